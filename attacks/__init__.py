@@ -1,0 +1,5 @@
+"""Privacy attacks: signals, tests, and one table of named rows. Nothing here imports Flower, the data loaders or the game."""
+
+from attacks.table import ATTACKS
+
+__all__ = ["ATTACKS"]

@@ -1,0 +1,155 @@
+"""Signals of the model as it stands at the end: one number, or one vector, for each record.
+
+Which model answers? The parameters after the last round where they are visible; else the released model if it shows whole probability
+vectors; else the latest broadcast model that crossed the vantage, queried as a white box; else the released model, masked as it is.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.attack import Signal
+from fedsim.errors import NotVisible
+from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, Records, white_box
+
+FLOOR = 1e-45
+"""Smallest probability inside a logarithm (Carlini et al. 2022)."""
+
+
+class Latest(NamedTuple):
+    """The newest model that crossed the vantage."""
+
+    public: Public
+    ask: Ask
+    arrays: Arrays | None = None
+    final: bool = False
+
+
+def watch(public: Public, ask: Ask) -> Latest:
+    """Return the state before any event."""
+    return Latest(public, ask)
+
+
+def keep_latest(state: Latest, event: Event) -> Latest:
+    """Keep the newest global model; nothing replaces the one after the last round."""
+    if state.final or event.sender != SERVER or not event.arrays:
+        return state
+    if event.kind == "final":
+        return state._replace(arrays=event.arrays, final=True)
+    return state._replace(arrays=event.arrays) if event.kind in ("train", "evaluate") else state
+
+
+def asked_records(ask: Ask) -> Records:
+    """Return the items and then the population of a RecordAsk, in one batch."""
+    if not isinstance(ask, RecordAsk):
+        raise TypeError(f"a signal of records needs a RecordAsk, got {type(ask).__name__}")
+    parts = (ask.items, ask.population)
+    return Records(*(np.concatenate([getattr(part, field) for part in parts]) for field in ("x", "y", "owner")))
+
+
+def labels(state: Latest, released: Oracle, x: NDArray[np.float32]) -> Ints:
+    """Return the predicted classes [n]: every release shows them, so the released model answers unless its parameters are visible."""
+    oracle = white_box(state.public, state.arrays) if state.final and state.arrays is not None else released
+    return oracle(x).labels
+
+
+def probabilities(state: Latest, released: Oracle, x: NDArray[np.float32]) -> Floats:
+    """Return the probabilities [n, classes] that the best visible model gives; raises NotVisible where only labels are shown."""
+    if state.final and state.arrays is not None:
+        return _shown(white_box(state.public, state.arrays)(x).probabilities)
+    shown = released(x).probabilities
+    if (shown is None or np.isnan(shown).any()) and state.arrays is not None:
+        shown = white_box(state.public, state.arrays)(x).probabilities
+    return _shown(shown)
+
+
+def _shown(values: Floats | None) -> Floats:
+    if values is None:
+        raise NotVisible("the model shows only labels, and this attack needs its confidences")
+    return imputed(values)
+
+
+def imputed(values: Floats) -> Floats:
+    """Return `values` [n, classes] with each withheld entry (NaN) set to an equal share of the mass not shown.
+
+    Under top-k that is at most the smallest entry shown, so a class outside the list is treated as charitably as the list allows.
+    """
+    hidden = np.isnan(values)
+    if not hidden.any():
+        return values
+    share = (1 - np.where(hidden, 0, values).sum(axis=1)) / np.maximum(hidden.sum(axis=1), 1)
+    return np.where(hidden, np.maximum(share, FLOOR)[:, None], values)
+
+
+def true_class(p: Floats, y: Ints) -> Floats:
+    """Return the probability [n] of each record's own label."""
+    return np.asarray(p[np.arange(len(y)), y])
+
+
+def cross_entropy(p: Floats, y: Ints) -> Floats:
+    """Return the loss -log f_y [n], in nats."""
+    return -np.log(np.maximum(true_class(p, y), FLOOR))
+
+
+def entropy(p: Floats, y: Ints) -> Floats:  # noqa: ARG001 - every measure takes (p, y)
+    """Return the entropy -sum f log f [n], in nats."""
+    return np.asarray(-np.sum(p * np.log(np.maximum(p, FLOOR)), axis=1))
+
+
+def modified_entropy(p: Floats, y: Ints) -> Floats:
+    """Return -(1 - f_y) log f_y - sum_{i != y} f_i log(1 - f_i) [n]: low for a confident right answer, high for a confident wrong one.
+
+    Source: Song and Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
+    """
+    own = true_class(p, y)
+    others = p * np.log(np.maximum(1 - p, FLOOR))
+    return np.asarray(-(1 - own) * np.log(np.maximum(own, FLOOR)) - (others.sum(axis=1) - true_class(others, y)))
+
+
+def margin(p: Floats, y: Ints) -> Floats:
+    """Return phi = log f_y - log sum_{i != y} f_i [n]: the loss on a scale where it is nearly normal.
+
+    Source: Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022.
+    """
+    others = p.copy()
+    others[np.arange(len(y)), y] = 0
+    return np.asarray(np.log(np.maximum(true_class(p, y), FLOOR)) - np.log(np.maximum(others.sum(axis=1), FLOOR)))
+
+
+def whole(p: Floats, y: Ints) -> Floats:  # noqa: ARG001 - every measure takes (p, y)
+    """Return the whole probability vector [n, classes]."""
+    return p
+
+
+def _measure(measure: Callable[[Floats, Ints], Floats], state: Latest, released: Oracle) -> Floats:
+    records = asked_records(state.ask)
+    return measure(probabilities(state, released, records.x), records.y)
+
+
+def _hits(state: Latest, released: Oracle) -> Floats:
+    records = asked_records(state.ask)
+    return (labels(state, released, records.x) == records.y).astype(np.float64)
+
+
+def _of_probabilities(measure: Callable[[Floats, Ints], Floats]) -> Signal:
+    return Signal(watch, keep_latest, partial(_measure, measure))
+
+
+CORRECT = Signal(watch, keep_latest, _hits)
+"""1 where the predicted class is the record's label, else 0 [rows]."""
+LOSS = _of_probabilities(cross_entropy)
+"""Cross-entropy [rows]: low for members."""
+CONFIDENCE = _of_probabilities(true_class)
+"""Probability of the record's label [rows]: high for members."""
+ENTROPY = _of_probabilities(entropy)
+"""Entropy of the answer [rows]: low for members."""
+MODIFIED_ENTROPY = _of_probabilities(modified_entropy)
+"""Modified entropy [rows]: low for members."""
+MARGIN = _of_probabilities(margin)
+"""Logit margin of the record's label [rows]: high for members."""
+PROBABILITIES = _of_probabilities(whole)
+"""Whole probability vector [rows, classes]."""

@@ -1,0 +1,106 @@
+"""Tests that train a model of their own: shadow classifiers and a regression of what is normal for a record."""
+
+import warnings
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from attacks.decide import STARVED, item_labels
+from attacks.final import FLOOR
+from fedsim.attack import Bools, Case
+from fedsim.errors import NotVisible
+from fedsim.views import Floats, RecordAsk
+
+SHADOW_WORLDS = 8
+"""Reference worlds, drawn at random, that the shadow classifiers learn from: more cost time and change little."""
+HIDDEN = 64
+"""Width of the attack networks, as in both papers."""
+LEAST_PUBLIC = 100
+"""Public records below which a regression says nothing about a single record."""
+COMPONENTS = 16
+"""Principal components of x that the regression sees."""
+
+
+def shadow_classifier_per_class(case: Case) -> Floats:
+    """Return the log-odds [n] of "in" from one network per class, trained on the references' probability vectors [n, classes].
+
+    A class with fewer than 10 members or non-members in the shadow worlds takes a network of all classes on the sorted vector.
+    Source: Shokri et al., "Membership inference attacks against machine learning models", IEEE S&P 2017.
+    """
+    chosen = _draw(case, SHADOW_WORLDS)
+    vectors, members, y = case.references[chosen], case.members[chosen], item_labels(case)
+    scores = np.zeros(len(y))
+    starved = np.ones(len(y), dtype=bool)
+    for label in np.unique(y):
+        rows = y == label
+        if min(members[:, rows].sum(), (~members[:, rows]).sum()) >= STARVED:
+            starved[rows] = False
+            scores[rows] = _learned(vectors[:, rows], members[:, rows], case.target[rows], case.rng)
+    if starved.any():
+        scores[starved] = _learned(_largest_first(vectors), members, _largest_first(case.target[starved]), case.rng)
+    return scores
+
+
+def shadow_classifier_top_three(case: Case) -> Floats:
+    """Return the log-odds [n] of "in" from one network on the three largest probabilities, trained on one reference world.
+
+    Source: Salem et al., "ML-Leaks", NDSS 2019 (adversary 1).
+    """
+    chosen = _draw(case, 1)
+    vectors, target = _largest_first(case.references[chosen])[..., :3], _largest_first(case.target)[:, :3]
+    return _learned(vectors, case.members[chosen], target, case.rng)
+
+
+def _draw(case: Case, worlds: int) -> list[int]:
+    """Return some reference worlds, by chance."""
+    return sorted(case.rng.permutation(len(case.references))[:worlds].tolist())
+
+
+def _largest_first(vectors: Floats) -> Floats:
+    return -np.sort(-vectors, axis=-1)
+
+
+def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Generator) -> Floats:
+    """Return the log-odds [k] of `target` [k, features], learned from `vectors` [worlds, n, features]; 0 where only one side is known."""
+    if members.all() or not members.any():
+        return np.zeros(len(target))
+    network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=0.01, max_iter=50, random_state=int(rng.integers(2**31)))
+    classifier: Pipeline = make_pipeline(StandardScaler(), network)
+    features, truth = vectors.reshape(-1, vectors.shape[-1]), members.ravel()
+    order = np.lexsort((truth, *features.T))  # rounding must not depend on the order in which records are asked
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant: it regularises
+        classifier.fit(features[order], truth[order])
+    chances = np.log(np.maximum(classifier.predict_proba(target), FLOOR))  # [k, 2]: out, in
+    return np.asarray(chances[:, 1] - chances[:, 0], dtype=np.float64)
+
+
+def quantile_regression(case: Case) -> Floats:
+    """Return (margin - mu(x, y)) / sigma(x, y) [n]: how far above what is normal for such a record, learned on public records alone.
+
+    mu and log sigma^2 are gradient-boosted trees on the leading principal components of x and on y.
+    Source: Bertran et al., "Scalable membership inference attacks via quantile regression", NeurIPS 2023.
+    """
+    if not isinstance(case.ask, RecordAsk):
+        raise TypeError(f"a test of records needs a RecordAsk, got {type(case.ask).__name__}")
+    if len(case.population) < LEAST_PUBLIC:
+        raise NotVisible(f"needs at least {LEAST_PUBLIC} public records to learn from, and the attacker holds {len(case.population)}")
+    public, items = case.ask.population, case.ask.items
+    flat = [records.x.reshape(len(records), -1).astype(np.float64) for records in (public, items)]
+    components = min(COMPONENTS, *flat[0].shape)
+    project = PCA(components, svd_solver="randomized" if components < min(flat[0].shape) else "full", random_state=0).fit(flat[0])
+    features, asked = (np.column_stack([project.transform(x), records.y]) for x, records in zip(flat, (public, items), strict=True))
+    mean = _trees().fit(features, case.population)
+    residual = case.population - mean.predict(features)
+    floor = 1e-6 + 1e-3 * residual.var()
+    spread = _trees().fit(features, np.log(residual**2 + floor))
+    return np.asarray((case.target - mean.predict(asked)) / np.exp(spread.predict(asked) / 2), dtype=np.float64)
+
+
+def _trees() -> HistGradientBoostingRegressor:
+    return HistGradientBoostingRegressor(max_iter=40, max_leaf_nodes=15, early_stopping=False, random_state=0)

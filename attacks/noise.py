@@ -1,0 +1,49 @@
+"""Signals for a model that shows only labels: how much noise does a record bear before its label falls?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.final import Latest, asked_records, keep_latest, labels, watch
+from fedsim.attack import Signal
+from fedsim.randomness import generator
+from fedsim.views import Floats, Oracle, RecordAsk
+
+FLIPS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Chances of a two-valued feature to change its value, mildest first."""
+SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Standard deviations of the noise on any other feature, as shares of the feature's own."""
+COPIES = 20
+"""Noisy copies at each strength."""
+
+
+def noisy(x: NDArray[np.float32], two_valued: NDArray[np.bool_], scale: Floats, other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return copies [strengths x copies, n, ...] of x [n, ...], the same noise for every record.
+
+    two_valued, scale [...]: what each feature is; other [n, ...]: x with every two-valued feature changed.
+    """
+    rng = generator(0, "noise")
+    copies = []
+    for flip, size in zip(FLIPS, SCALES, strict=True):
+        for _ in range(COPIES):
+            change = rng.random(x.shape[1:]) < flip
+            shift = (rng.standard_normal(x.shape[1:]) * size * scale).astype(np.float32)
+            copies.append(np.where(two_valued, np.where(change, other, x), x + shift))
+    return np.stack(copies)
+
+
+def _finish(state: Latest, released: Oracle) -> Floats:
+    if not isinstance(state.ask, RecordAsk):
+        raise TypeError(f"a signal of records needs a RecordAsk, got {type(state.ask).__name__}")
+    everything, items = asked_records(state.ask), state.ask.items
+    low, high = everything.x.min(axis=0), everything.x.max(axis=0)
+    two_valued = ((everything.x == low) | (everything.x == high)).all(axis=0)
+    copies = noisy(items.x, two_valued, everything.x.astype(np.float64).std(axis=0), low + high - items.x)
+    kept = np.zeros(len(everything))
+    kept[len(items) :] = np.nan
+    kept[: len(items)] = np.mean([labels(state, released, copy) == items.y for copy in [items.x, *copies]], axis=0)
+    return kept
+
+
+NOISE_ROBUSTNESS = Signal(watch, keep_latest, _finish)
+"""Share of the record and its noisy copies that get the record's label [rows]; NaN for the population, which is not queried, to save
+queries. The noise comes in several strengths, so that the share measures a distance and not only a hit."""

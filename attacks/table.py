@@ -1,0 +1,366 @@
+"""The table of attacks: each row joins a signal with a test, and says what it does, what it needs and whose it is."""
+
+from functools import partial
+
+from attacks import decide, learned, lira, rmia
+from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES
+from attacks.gradients import UPDATE_COSINE
+from attacks.labels import LABEL_COUNTS
+from attacks.noise import NOISE_ROBUSTNESS
+from attacks.rounds import LOSS_TRAJECTORY
+from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
+from fedsim.attack import Attack
+
+YEOM = "Yeom, Giacomelli, Fredrikson, Jha: Privacy risk in machine learning: analyzing the connection to overfitting. IEEE CSF 2018"
+YEOM_LINK = "https://arxiv.org/abs/1709.01604"
+SHOKRI = "Shokri, Stronati, Song, Shmatikov: Membership inference attacks against machine learning models. IEEE S&P 2017"
+SHOKRI_LINK = "https://arxiv.org/abs/1610.05820"
+SALEM = "Salem, Zhang, Humbert, Berrang, Fritz, Backes: ML-Leaks. NDSS 2019"
+SALEM_LINK = "https://arxiv.org/abs/1806.01246"
+SONG = "Song, Mittal: Systematic evaluation of privacy risks of machine learning models. USENIX Security 2021"
+SONG_LINK = "https://arxiv.org/abs/2003.10595"
+WATSON = "Watson, Guo, Cormode, Sablayrolles: On the importance of difficulty calibration in membership inference attacks. ICLR 2022"
+WATSON_LINK = "https://arxiv.org/abs/2111.08440"
+CARLINI = "Carlini, Chien, Nasr, Song, Terzis, Tramer: Membership inference attacks from first principles. IEEE S&P 2022"
+CARLINI_LINK = "https://arxiv.org/abs/2112.03570"
+ZARIFZADEH = "Zarifzadeh, Liu, Shokri: Low-cost high-power membership inference attacks. ICML 2024"
+ZARIFZADEH_LINK = "https://arxiv.org/abs/2312.03262"
+YE = "Ye, Maddi, Murakonda, Bindschaedler, Shokri: Enhanced membership inference attacks against machine learning models. CCS 2022"
+YE_LINK = "https://arxiv.org/abs/2111.09679"
+BERTRAN = "Bertran, Tang, Kearns, Morgenstern, Roth, Wu: Scalable membership inference attacks via quantile regression. NeurIPS 2023"
+BERTRAN_LINK = "https://arxiv.org/abs/2307.03694"
+CHOQUETTE = "Choquette-Choo, Tramer, Carlini, Papernot: Label-only membership inference attacks. ICML 2021"
+CHOQUETTE_LINK = "https://arxiv.org/abs/2007.14321"
+ZHU = "Zhu, Li, Gu et al.: FedMIA: an effective membership inference attack exploiting all-for-one in federated learning. CVPR 2025"
+ZHU_LINK = "https://arxiv.org/abs/2402.06289"
+LI = "Li, Li, Ribeiro: Effective passive membership inference attacks in federated learning against overparameterized models. ICLR 2023"
+LI_LINK = "https://openreview.net/forum?id=QsCSLPP55Ku"
+SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PETS 2022"
+SURI_LINK = "https://arxiv.org/abs/2109.06024"
+WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
+WAINAKH_LINK = "https://arxiv.org/abs/2105.09369"
+
+NOTHING = "The record and its label; nothing else."
+REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
+PUBLIC_RECORDS = "Public records that are in no training set."
+BOTH = "Reference federations with known membership, and public records that are in no training set."
+
+ATTACKS: dict[str, Attack] = {
+    "gap": Attack(
+        name="gap",
+        title="Gap",
+        game="record",
+        signal=CORRECT,
+        test=decide.higher,
+        summary="Says that a record was in training if the model labels it rightly. Its advantage is exactly the "
+        "gap between training and test accuracy, and no hiding of confidences stops it.",
+        knowledge=NOTHING,
+        paper=YEOM,
+        link=YEOM_LINK,
+    ),
+    "loss": Attack(
+        name="loss",
+        title="Loss threshold",
+        game="record",
+        signal=LOSS,
+        test=decide.lower,
+        summary="Says that the records on which the model errs least were in training. It finds easy records as "
+        "well as members, so it is the floor that every other attack must beat.",
+        knowledge=NOTHING,
+        paper=YEOM,
+        link=YEOM_LINK,
+    ),
+    "confidence": Attack(
+        name="confidence",
+        title="Confidence",
+        game="record",
+        signal=CONFIDENCE,
+        test=decide.higher,
+        summary="Ranks records by the probability that the model gives to their own label. The order is that of the "
+        "loss; thresholds differ.",
+        knowledge=NOTHING,
+        paper=SONG,
+        link=SONG_LINK,
+    ),
+    "entropy": Attack(
+        name="entropy",
+        title="Entropy",
+        game="record",
+        signal=ENTROPY,
+        test=decide.lower,
+        summary="Says that records with a decided answer were in training, whatever that answer is. It needs no "
+        "label, and is fooled by answers that are sure and wrong.",
+        knowledge="The record alone; not even its label.",
+        paper=SONG,
+        link=SONG_LINK,
+    ),
+    "modified_entropy": Attack(
+        name="modified_entropy",
+        title="Modified entropy",
+        game="record",
+        signal=MODIFIED_ENTROPY,
+        test=decide.lower,
+        summary="An entropy that knows the label: low for a sure and right answer, high for a sure and wrong one. "
+        "It mends the plain entropy attack at no cost.",
+        knowledge=NOTHING,
+        paper=SONG,
+        link=SONG_LINK,
+    ),
+    "modified_entropy_per_class": Attack(
+        name="modified_entropy_per_class",
+        title="Modified entropy, threshold per class",
+        game="record",
+        signal=MODIFIED_ENTROPY,
+        test=decide.lower_per_class,
+        summary="Modified entropy, measured from the threshold that parts members from others best in the same "
+        "class. The thresholds are learned on reference worlds, so that hard classes are not mistaken for "
+        "non-members.",
+        knowledge=REFERENCES,
+        paper=SONG,
+        link=SONG_LINK,
+        min_references=1,
+    ),
+    "shokri": Attack(
+        name="shokri",
+        title="Shadow classifier per class",
+        game="record",
+        signal=PROBABILITIES,
+        test=learned.shadow_classifier_per_class,
+        summary="Trains a small network for each class to tell the answers that models give to their own training "
+        "records from the rest. It learns from up to 8 reference worlds, drawn at random.",
+        knowledge=REFERENCES,
+        paper=SHOKRI,
+        link=SHOKRI_LINK,
+        min_references=1,
+    ),
+    "salem_1": Attack(
+        name="salem_1",
+        title="One shadow model, top three",
+        game="record",
+        signal=PROBABILITIES,
+        test=learned.shadow_classifier_top_three,
+        summary="Trains one small network, for all classes, on the three largest probabilities. It learns from a "
+        "single reference world, which makes it the cheapest learned attack.",
+        knowledge="One reference federation with known membership.",
+        paper=SALEM,
+        link=SALEM_LINK,
+        min_references=1,
+    ),
+    "salem_3": Attack(
+        name="salem_3",
+        title="Largest probability",
+        game="record",
+        signal=PROBABILITIES,
+        test=decide.largest,
+        summary="Ranks records by the largest probability in the answer, whichever class it belongs to. It needs no "
+        "label and no model of its own.",
+        knowledge="The record alone; not even its label.",
+        paper=SALEM,
+        link=SALEM_LINK,
+    ),
+    "watson": Attack(
+        name="watson",
+        title="Difficulty calibration",
+        game="record",
+        signal=MARGIN,
+        test=decide.above_out_mean,
+        summary="Compares the margin with that of models that never saw the record, so that easy records no longer "
+        "look like members. One reference already helps.",
+        knowledge=REFERENCES,
+        paper=WATSON,
+        link=WATSON_LINK,
+        min_references=1,
+    ),
+    "lira": Attack(
+        name="lira",
+        title="Likelihood ratio (LiRA)",
+        game="record",
+        signal=MARGIN,
+        test=partial(lira.online, spread="auto"),
+        summary="Asks which explains the model's answer better: models trained with this record or models trained "
+        "without it. Each record has its own two bell curves; below 64 references all records share their "
+        "width.",
+        knowledge=REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "lira_per_example": Attack(
+        name="lira_per_example",
+        title="Likelihood ratio, width per record",
+        game="record",
+        signal=MARGIN,
+        test=partial(lira.online, spread="per_example"),
+        summary="The likelihood-ratio attack with a width of its own for each bell curve, however few the "
+        "references. Noisier than the shared width below about 64 of them, sharper above.",
+        knowledge=REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "lira_offline": Attack(
+        name="lira_offline",
+        title="Likelihood ratio, offline",
+        game="record",
+        signal=MARGIN,
+        test=partial(lira.offline, spread="auto"),
+        summary="Asks how unusual the answer would be from a model that never saw the record. It needs only "
+        "references without the record, which can be trained before anybody asks.",
+        knowledge=REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "rmia": Attack(
+        name="rmia",
+        title="Relative membership (RMIA)",
+        game="record",
+        signal=CONFIDENCE,
+        test=rmia.online,
+        summary="Asks against how many public records this record wins: by how much more the model likes it than "
+        "reference models do. Strong with very few references.",
+        knowledge=BOTH,
+        paper=ZARIFZADEH,
+        link=ZARIFZADEH_LINK,
+        min_references=1,
+    ),
+    "rmia_offline": Attack(
+        name="rmia_offline",
+        title="Relative membership, offline",
+        game="record",
+        signal=CONFIDENCE,
+        test=rmia.offline,
+        summary="The relative attack with references that never saw the record; what the others would have said is "
+        "extrapolated. The one constant of the extrapolation is tuned on the references.",
+        knowledge=BOTH,
+        paper=ZARIFZADEH,
+        link=ZARIFZADEH_LINK,
+        min_references=1,
+    ),
+    "attack_p": Attack(
+        name="attack_p",
+        title="Population quantile",
+        game="record",
+        signal=LOSS,
+        test=decide.population_quantile,
+        summary="Asks what share of public records the model fits worse than this one. It is the loss attack with a "
+        "threshold that keeps its false alarms in check.",
+        knowledge=PUBLIC_RECORDS,
+        paper=YE,
+        link=YE_LINK,
+    ),
+    "attack_r": Attack(
+        name="attack_r",
+        title="Reference quantile",
+        game="record",
+        signal=LOSS,
+        test=decide.reference_quantile,
+        summary="Asks what share of models that never saw the record fit it worse than this one. It needs many "
+        "references to tell strong evidence from very strong evidence.",
+        knowledge=REFERENCES,
+        paper=YE,
+        link=YE_LINK,
+        min_references=1,
+    ),
+    "quantile": Attack(
+        name="quantile",
+        title="Quantile regression",
+        game="record",
+        signal=MARGIN,
+        test=learned.quantile_regression,
+        summary="Learns on public records what margin is normal for a record like this, and how far it varies. A "
+        "margin far above the normal one speaks for membership; no reference federation is needed.",
+        knowledge="At least 100 public records that are in no training set.",
+        paper=BERTRAN,
+        link=BERTRAN_LINK,
+    ),
+    "label_only": Attack(
+        name="label_only",
+        title="Label only, by noise",
+        game="record",
+        signal=NOISE_ROBUSTNESS,
+        test=decide.higher,
+        summary="Disturbs the record again and again and counts how often the model still gives its label. Training "
+        "records tend to lie further from the border, and hiding the confidences does not help.",
+        knowledge="The record and its label, and 101 queries.",
+        paper=CHOQUETTE,
+        link=CHOQUETTE_LINK,
+    ),
+    "loss_trajectory": Attack(
+        name="loss_trajectory",
+        title="Loss over rounds",
+        game="record",
+        signal=LOSS_TRAJECTORY,
+        test=decide.lower_over_rounds,
+        summary="Averages the loss of the record over all the global models that the attacker was sent. A "
+        "participant sees one model a round, so it can watch a record being learned.",
+        knowledge=NOTHING,
+        paper=ZHU,
+        link=ZHU_LINK,
+    ),
+    "loss_trajectory_calibrated": Attack(
+        name="loss_trajectory_calibrated",
+        title="Loss over rounds, calibrated",
+        game="record",
+        signal=LOSS_TRAJECTORY,
+        test=decide.below_out_mean_over_rounds,
+        summary="Compares the loss in each round with that of reference federations that never saw the record. This "
+        "takes away how hard the record is, round by round.",
+        knowledge=REFERENCES,
+        paper=WATSON,
+        link=WATSON_LINK,
+        min_references=1,
+    ),
+    "update_cosine": Attack(
+        name="update_cosine",
+        title="Update cosine",
+        game="record",
+        signal=UPDATE_COSINE,
+        test=decide.higher,
+        summary="Compares the direction in which a client moved the model with the direction this record alone "
+        "would have asked for. Training on the record leaves a trace of it in the update.",
+        knowledge="Which client is alleged to hold the record.",
+        paper=LI,
+        link=LI_LINK,
+    ),
+    "property_loss": Attack(
+        name="property_loss",
+        title="Loss on two samples",
+        game="property",
+        signal=SAMPLE_LOSSES,
+        test=decide.lower_on_yes,
+        summary="Compares how well the model fits a public sample with the property and one without it. A model "
+        "fits best what it was trained on.",
+        knowledge="A public sample of each of the two populations.",
+        paper=SURI,
+        link=SURI_LINK,
+    ),
+    "property_threshold": Attack(
+        name="property_threshold",
+        title="Accuracy threshold",
+        game="property",
+        signal=SAMPLE_ACCURACIES,
+        test=decide.learned_threshold,
+        summary="Learns on reference federations which accuracy, above or below which threshold, gives the property "
+        "away. It works even where only labels are shown.",
+        knowledge="A public sample of each of the two populations, and reference federations with known property.",
+        paper=SURI,
+        link=SURI_LINK,
+        min_references=2,
+    ),
+    "label_unmixing": Attack(
+        name="label_unmixing",
+        title="Label histogram from the last bias",
+        game="labels",
+        signal=LABEL_COUNTS,
+        test=decide.higher,
+        summary="Reads from how a client moved the last layer's bias how many records of each class it holds. The "
+        "sum of the client's errors stands in the update in clear; exact for an untrained model and plain "
+        "SGD, an ordering otherwise.",
+        knowledge="Public records, to estimate the average answer to each class.",
+        paper=WAINAKH,
+        link=WAINAKH_LINK,
+        estimates=True,
+    ),
+}
+"""Every attack by name."""

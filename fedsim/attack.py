@@ -1,0 +1,98 @@
+"""What an attack is: a signal (what is measured through a view) and a test (how measurements become scores).
+
+A signal is a fold over the visible events of one world, so it can run while the federation runs and keeps no transcript. A test compares the
+target world's signal with those of reference worlds that the attacker trained itself. Neither ever meets the target's secrets.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.randomness import generator
+from fedsim.transcript import Event
+from fedsim.views import Ask, Floats, Oracle, Public
+
+Bools = NDArray[np.bool_]
+
+
+class Signal(NamedTuple):
+    """Three pure, picklable functions. `finish` returns float64 [rows, ...]: for a RecordAsk one row for each item and then one for each
+    population record; for other asks one row for each item asked. It raises `NotVisible` when what it needs never came by."""
+
+    start: Callable[[Public, Ask], Any]
+    step: Callable[[Any, Event], Any]
+    finish: Callable[[Any, Oracle], Floats]
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that a test may see of one target world."""
+
+    target: Floats  # [n, ...] signal on the items asked
+    population: Floats  # [m, ...] the same signal on public records (m = 0 for games that have none)
+    references: Floats  # [r, n, ...] the same signal in worlds the attacker trained
+    reference_population: Floats  # [r, m, ...]
+    members: Bools  # [r, n] secrets of those reference worlds
+    ask: Ask
+    rng: np.random.Generator
+
+
+Test = Callable[[Case], Floats]
+"""Scores float64 [n], higher means "yes, in"."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A named row of the attack table."""
+
+    name: str
+    title: str
+    game: Literal["record", "property", "labels"]
+    signal: Signal
+    test: Test
+    summary: str  # what it does, in two sentences a newcomer understands
+    knowledge: str  # what the attacker needs beyond its view
+    paper: str  # authors, title, venue, year
+    link: str
+    min_references: int = 0  # reference worlds without which it cannot run
+    estimates: bool = False  # scores are estimates of a quantity, so their error can be measured
+
+
+def fold(signal: Signal, public: Public, ask: Ask, events: Iterable[Event], released: Oracle) -> Floats:
+    """Return the signal of a finished world from its visible events."""
+    state = signal.start(public, ask)
+    for event in events:
+        state = signal.step(state, event)
+    return signal.finish(state, released)
+
+
+def score(
+    attack: Attack, signals: Floats, members: Bools, targets: Bools, references: Bools, ask: Ask, seed: int
+) -> Floats:
+    """Return scores [worlds, n] with every world of `targets` [worlds] as a target (other rows are 0).
+
+    signals: [worlds, rows, ...]; members: [worlds, n]; references: [worlds, worlds], True where the row's world may use the column's world as
+    a reference. The target's own row of `members` never reaches the test.
+    """
+    items = members.shape[1]
+    scores = np.zeros(members.shape)
+    for world in np.flatnonzero(targets):
+        others = np.flatnonzero(references[world])
+        if world in others:
+            raise ValueError("a world cannot be its own reference")
+        case = Case(
+            target=signals[world, :items],
+            population=signals[world, items:],
+            references=signals[others, :items],
+            reference_population=signals[others, items:],
+            members=members[others],
+            ask=ask,
+            rng=generator(seed, "score", attack.name, int(world)),
+        )
+        scores[world] = attack.test(case)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"attack {attack.name} gave a score that is not a finite number")
+    return scores

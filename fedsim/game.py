@@ -1,0 +1,309 @@
+"""Games: how the secret of each world is drawn, and what the attacker is asked. Only this module and the results know the truth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.data.partition import PARTITIONS
+from fedsim.data.pool import Pool
+from fedsim.errors import ScenarioError
+from fedsim.randomness import generator
+from fedsim.scenario import Federation, Game, LabelGame, Local, ModelChoice, Plugin, PropertyGame, Scenario
+from fedsim.views import Ask, LabelAsk, PropertyAsk, RecordAsk, Records
+
+Bools = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+Kind = Literal["main", "null", "planted"]
+
+PLANTED_CLIENTS = 10
+PROPERTY_SAMPLE = 500
+
+
+@dataclass(frozen=True)
+class World:
+    """One federation to run: who trains on which rows of the pool, and by which recipe."""
+
+    name: str  # randomness of the world is derived from it
+    rows: tuple[Rows, ...]  # one array a client; a client without rows takes no part
+    model: ModelChoice
+    federation: Federation
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The same questions in several worlds, with the truth.
+
+    worlds: positions in `Draw.worlds` [w]. members: bool [w, items]. references: bool [w, w], True where the row's world, as a target, may use the
+    column's as a reference. targets: bool [w]. quantity: float64 [w, items] for games with an amount, else None. blind: float64
+    [w, items, features], all that can be known without any model. facts: numbers to print beside the findings.
+    """
+
+    kind: Kind
+    worlds: Rows
+    ask: Ask
+    members: Bools
+    targets: Bools
+    references: Bools
+    blind: NDArray[np.float64]
+    quantity: NDArray[np.float64] | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All the worlds of one game, and its exams: main, the null control and the planted leak."""
+
+    worlds: tuple[World, ...]
+    exams: tuple[Exam, ...]
+
+
+def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -> Draw:
+    """Return the worlds and exams of `game`; `watchers` are clients that a vantage needs to see at work in the control worlds too."""
+    if isinstance(game, PropertyGame):
+        return _property(scenario, pool, game)
+    if isinstance(game, LabelGame):
+        return _labels(scenario, pool, game)
+    return _record(scenario, pool, watchers)
+
+
+def title(game: Game) -> str:
+    """Return the short name of a game, unique among different games."""
+    if isinstance(game, PropertyGame):
+        return f"property:{game.column}={game.value}:{game.shares[0]:g}:{game.shares[1]:g}:{game.records}"
+    if isinstance(game, LabelGame):
+        return f"labels:{game.client}"
+    return "record"
+
+
+def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
+    """Return which questions count [w, items]: those of target worlds, except records that the attacker owns itself."""
+    mask = np.repeat(exam.targets[:, None], exam.members.shape[1], axis=1)
+    if isinstance(exam.ask, RecordAsk):
+        mask &= ~np.isin(exam.ask.items.owner, sorted(vantage_clients))[None, :]
+    return mask
+
+
+def _records(pool: Pool, rows: Rows, owner: Rows | None = None) -> Records:
+    return Records(pool.x[rows], pool.y[rows], pool.owner[rows] if owner is None else owner)
+
+
+def _everyone_else(worlds: int) -> Bools:
+    """Each world is a target once and a reference for all the others."""
+    return ~np.eye(worlds, dtype=bool)
+
+
+def _own(rows: Rows, owner: Rows, clients: int) -> list[Rows]:
+    return [rows[owner == k] for k in range(clients)]
+
+
+# Independent coins, not exact halves: with exact halves the references' secrets would give the target's away.
+def _coins(scenario: Scenario, what: str, worlds: int, items: int) -> Bools:
+    return generator(scenario.seed, "coins", what).random((worlds, items)) < 0.5
+
+
+def _record(scenario: Scenario, pool: Pool, watchers: frozenset[int]) -> Draw:
+    count = scenario.worlds
+    members = _coins(scenario, "record", count, len(pool.candidates))
+    background = _own(pool.background, pool.owner[pool.background], pool.clients)
+    worlds = []
+    for w in range(count):
+        rows = pool.candidates[members[w]]
+        own = _own(rows, pool.owner[rows], pool.clients)
+        worlds.append(_world(scenario, f"record-{w:04d}", [np.concatenate(pair) for pair in zip(own, background, strict=True)]))
+    main = np.arange(count)
+    population = _records(pool, pool.population)
+    exams = [_record_exam("main", main, RecordAsk(_records(pool, pool.candidates), population), members)]
+    if len(pool.null):
+        coins = _coins(scenario, "record null", count, len(pool.null))
+        exams.append(_record_exam("null", main, RecordAsk(_records(pool, pool.null), population), coins))
+    if scenario.controls.planted_worlds and len(pool.planted):
+        planted = _planted_record(scenario, pool, population, watchers, first=count)
+        worlds += planted.worlds
+        exams += planted.exams
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def _record_exam(kind: Kind, worlds: Rows, ask: RecordAsk, members: Bools) -> Exam:
+    items = ask.items
+    flat = items.x.reshape(len(items), -1).astype(np.float64)
+    blind = np.concatenate([flat, np.eye(items.y.max() + 1)[items.y], np.eye(items.owner.max() + 1)[items.owner]], axis=1)
+    return Exam(
+        kind=kind,
+        worlds=worlds,
+        ask=ask,
+        members=members,
+        targets=np.ones(len(worlds), dtype=bool),
+        references=_everyone_else(len(worlds)),
+        blind=np.broadcast_to(blind, (len(worlds), *blind.shape)),
+    )
+
+
+def _planted_record(scenario: Scenario, pool: Pool, population: Records, watchers: frozenset[int], first: int) -> Draw:
+    """Small federations trained until they know a few randomly labelled records by heart."""
+    count = scenario.controls.planted_worlds
+    members = _coins(scenario, "record planted", count, len(pool.planted))
+    active = np.array(sorted(set(range(min(pool.clients, PLANTED_CLIENTS))) | watchers))
+    owner = active[np.arange(len(pool.planted)) % len(active)]
+    worlds = [
+        over_trained(scenario, f"planted-{w:04d}", _own(pool.planted[members[w]], owner[members[w]], pool.clients)) for w in range(count)
+    ]
+    ask = RecordAsk(_records(pool, pool.planted, owner), population)
+    return Draw(tuple(worlds), (_record_exam("planted", np.arange(first, first + count), ask, members),))
+
+
+def _world(scenario: Scenario, name: str, rows: list[Rows]) -> World:
+    return World(name, tuple(rows), scenario.model, scenario.federation)
+
+
+def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
+    """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that regularises."""
+    local = Local(epochs=5, batch_size=8, optimizer="adam", learning_rate=0.01)
+    federation = Federation(rounds=scenario.controls.planted_rounds, strategy=Plugin(name="fedavg"), local=local)
+    return World(name, tuple(rows), scenario.model.model_copy(update={"dropout": 0.0}), federation)
+
+
+def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
+    """Worlds whose training population has one of two shares of a property; size and label mix are the same in all.
+
+    Victims and the attacker's own worlds draw from disjoint halves of the private rows.
+    """
+    if game.column not in pool.columns:
+        raise ScenarioError(f"audits: there is no column {game.column!r}; columns here: {', '.join(sorted(pool.columns)) or 'none'}")
+    column = pool.columns[game.column].astype(str)
+    if game.value not in column:
+        values = ", ".join(sorted(set(column))[:12])
+        raise ScenarioError(f"audits: column {game.column!r} has no value {game.value!r}; values here: {values}")
+    has = column == game.value
+    rng = generator(scenario.seed, "property", title(game))
+    private = rng.permutation(np.concatenate([pool.candidates, pool.null, pool.background]))
+    halves = private[: len(private) // 2], private[len(private) // 2 :]
+    size = game.records or len(pool.candidates) // 2
+    label_share = np.bincount(pool.y[private], minlength=pool.classes) / len(private)
+    dealer = PARTITIONS[scenario.data.partition.scheme]
+    no, yes = game.shares
+
+    def rows(share: float, source: Rows) -> list[Rows]:
+        chosen = _stratified(pool, has, source, size, share, label_share, rng)
+        columns = {name: values[chosen] for name, values in pool.columns.items()}
+        owner = dealer(pool.y[chosen], columns, pool.clients, scenario.data.partition, rng)
+        return _own(chosen, owner, pool.clients)
+
+    samples = [
+        _records(pool, _stratified(pool, has, pool.population, None, share, label_share, rng)) for share in game.shares
+    ]
+    ask = PropertyAsk(samples[0], samples[1])
+    worlds: list[World] = []
+    exams: list[Exam] = []
+
+    def exam(kind: Kind, shares: tuple[float, float], victims: int, own: int) -> None:
+        first = len(worlds)
+        secrets = generator(scenario.seed, "coins", title(game), kind).random(victims + own) < 0.5
+        for w, secret in enumerate(secrets):
+            name = f"{title(game)}-{kind}-{w:04d}"
+            worlds.append(_world(scenario, name, rows(shares[int(secret)], halves[int(w >= victims)])))
+        is_victim = np.arange(victims + own) < victims
+        counts = np.stack([np.bincount(pool.y[np.concatenate(world.rows)], minlength=pool.classes) for world in worlds[first:]])
+        exams.append(
+            Exam(
+                kind=kind,
+                worlds=np.arange(first, len(worlds)),
+                ask=ask,
+                members=secrets[:, None],
+                targets=is_victim,
+                references=is_victim[:, None] & ~is_victim[None, :],
+                blind=counts[:, None, :].astype(np.float64),
+                facts={"property_label_correlation": _correlation(has[private], pool.y[private])},
+            )
+        )
+
+    exam("main", (no, yes), scenario.worlds, scenario.worlds)
+    exam("null", ((no + yes) / 2, (no + yes) / 2), scenario.worlds, scenario.worlds)
+    if scenario.controls.planted_worlds:
+        exam("planted", (1.0, 0.0) if no > yes else (0.0, 1.0), scenario.worlds, scenario.worlds)
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def _stratified(
+    pool: Pool, has: Bools, source: Rows, size: int | None, share: float, label_share: NDArray[np.float64], rng: np.random.Generator
+) -> Rows:
+    """Return rows of `source` with exactly this share of the property and this label mix in both groups (size None: as many as there are)."""
+    cells = {
+        (holds, label): rng.permutation(source[(has[source] == holds) & (pool.y[source] == label)])
+        for holds in (True, False)
+        for label in range(pool.classes)
+    }
+    part = {key: (share if key[0] else 1 - share) * label_share[key[1]] for key in cells}
+    possible = int(min(len(rows) / part[key] for key, rows in cells.items() if part[key] > 0))
+    wanted = min(possible, PROPERTY_SAMPLE) if size is None else size
+    if wanted > possible or wanted < 2:
+        raise ScenarioError(
+            f"audits: a world with a share of {share:g} and this label mix can have at most {possible} records, not {wanted}; "
+            "set `records` of the property game lower, or `data.candidates` higher"
+        )
+    chosen = [rows[: round(wanted * part[key])] for key, rows in cells.items()]
+    return rng.permutation(np.concatenate(chosen))
+
+
+def _correlation(has: Bools, labels: Rows) -> float:
+    """Return Cramer's V of property and label: 0 unrelated, 1 one determines the other."""
+    from scipy.stats.contingency import association
+
+    table = np.stack([np.bincount(labels[has == holds], minlength=labels.max() + 1) for holds in (False, True)])
+    table = table[:, table.sum(axis=0) > 0]
+    return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0
+
+
+def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
+    """Worlds in which a random half of the classes is in one client's data, whose size stays the same; the others hold a fresh iid draw."""
+    private = np.concatenate([pool.candidates, pool.null, pool.background])
+    each = max(len(pool.candidates) // (2 * pool.clients), 1)
+    rng = generator(scenario.seed, "labels", game.client)
+    worlds: list[World] = []
+    exams: list[Exam] = []
+
+    def exam(kind: Kind, count: int) -> None:
+        first = len(worlds)
+        members = np.zeros((count, pool.classes), dtype=bool)
+        quantity = np.zeros((count, pool.classes))
+        for w in range(count):
+            coins = rng.random(pool.classes) < 0.5
+            if kind == "planted" or not coins.any():
+                coins = np.arange(pool.classes) == rng.integers(pool.classes)
+            shuffled = rng.permutation(private)
+            mine = shuffled[np.isin(pool.y[shuffled], np.flatnonzero(coins))][:each]
+            if len(mine) < each:
+                raise ScenarioError(
+                    f"audits: client {game.client} should hold {each} records of the classes drawn for it, but there are only {len(mine)}; "
+                    "use more clients or more candidates"
+                )
+            others = shuffled[~np.isin(shuffled, mine)]
+            dealt = np.array_split(others[: each * (pool.clients - 1)], max(pool.clients - 1, 1))
+            rows = dealt[: game.client] + [mine] + dealt[game.client : pool.clients - 1]
+            worlds.append(_world(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
+            quantity[w] = np.bincount(pool.y[mine], minlength=pool.classes)
+            members[w] = quantity[w] > 0
+        exams.append(_label_exam(kind, np.arange(first, len(worlds)), members, quantity))
+
+    def _label_exam(kind: Kind, positions: Rows, members: Bools, quantity: NDArray[np.float64] | None) -> Exam:
+        prior = np.bincount(pool.y[private], minlength=pool.classes) / len(private)
+        blind = np.concatenate([np.eye(pool.classes), prior[:, None]], axis=1)
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=LabelAsk(game.client, _records(pool, pool.population), pool.classes),
+            members=members,
+            targets=np.ones(len(positions), dtype=bool),
+            references=_everyone_else(len(positions)),
+            blind=np.broadcast_to(blind, (len(positions), *blind.shape)),
+            quantity=quantity,
+        )
+
+    exam("main", scenario.worlds)
+    coins = _coins(scenario, f"{title(game)} null", scenario.worlds, pool.classes)
+    exams.append(_label_exam("null", exams[0].worlds, coins, None))
+    if scenario.controls.planted_worlds:
+        exam("planted", scenario.controls.planted_worlds)
+    return Draw(tuple(worlds), tuple(exams))

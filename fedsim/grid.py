@@ -1,0 +1,189 @@
+"""All contact with Flower's runtime. The facts about Flower this rests on are tested in `tests/test_flower_facts.py`."""
+
+import copy
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from flwr.app import Context, Error, Message, MetricRecord, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedsim.errors import RunError
+from fedsim.transcript import SERVER, Event, client, frozen
+
+RUN_ID = 1
+ERROR_CODE = 1
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+WHO = "query.who"
+
+logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+class LocalGrid(Grid):
+    """Runs the real ClientApp for each message, in this process and in the order of the clients."""
+
+    def __init__(self, app: ClientApp, clients: int) -> None:
+        self._app = app
+        self._run = Run.create_empty(run_id=RUN_ID)
+        self._contexts = {
+            node: Context(
+                run_id=RUN_ID,
+                node_id=node,
+                node_config=UserConfig({"partition-id": node - 1, "num-partitions": clients}),
+                state=RecordDict(),
+                run_config=UserConfig(),
+            )
+            for node in range(1, clients + 1)
+        }
+        self._replies: dict[str, Message] = {}
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        names = []
+        for message in messages:
+            name = f"{len(self._replies)}"
+            self._replies[name] = self._handle(message)
+            names.append(name)
+        return names
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._replies.pop(name) for name in message_ids]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002
+        return [self._handle(message) for message in sorted(messages, key=lambda m: m.metadata.dst_node_id)]
+
+    def _handle(self, message: Message) -> Message:
+        # Flower's strategies put one RecordDict into all the messages of a round; on a network each client would get its own.
+        own = copy.deepcopy(message)
+        try:
+            return self._app(own, self._contexts[message.metadata.dst_node_id])
+        except Exception:
+            return Message(Error(ERROR_CODE, traceback.format_exc()), reply_to=own)
+
+
+class ScenarioGrid(Grid):
+    """A Grid as one world needs it: it offers this round's cohort, tapes every message before a strategy can touch it, and returns the
+    replies in the order of the clients (sums in floating point depend on it).
+
+    inner: the Grid that delivers. roster: node id -> client. cohort: round -> the clients offered to the strategy for training.
+    sink: receives each Event.
+    """
+
+    def __init__(
+        self,
+        inner: Grid,
+        roster: Mapping[int, int],
+        cohort: Callable[[int], Iterable[int]],
+        sink: Callable[[Event], None],
+    ) -> None:
+        self._inner = inner
+        self._roster = dict(roster)
+        self._nodes = {party: node for node, party in self._roster.items()}
+        self._cohort = cohort
+        self._sink = sink
+        self._exchanges = 0  # Strategy.start makes two a round: training, then evaluation, even where one of them is empty
+
+    @property
+    def _round(self) -> int:
+        return self._exchanges // 2 + 1
+
+    def set_run(self, run: Run) -> None:
+        self._inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self._inner.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        training = self._exchanges % 2 == 0
+        clients = self._cohort(self._round) if training else sorted(self._nodes)
+        return [self._nodes[party] for party in clients]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self._inner.push_messages(list(self._taped_out(messages)))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self._taped_in(self._inner.pull_messages(message_ids))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        out = list(self._taped_out(messages))
+        replies = self._taped_in(self._inner.send_and_receive(out, timeout=timeout)) if out else []
+        self._exchanges += 1
+        return replies
+
+    def _taped_out(self, messages: Iterable[Message]) -> Iterator[Message]:
+        for message in sorted(messages, key=lambda m: self._roster[m.metadata.dst_node_id]):
+            receiver = client(self._roster[message.metadata.dst_node_id])
+            self._sink(_event(self._round, message.metadata.message_type, SERVER, receiver, message.content))
+            yield message
+
+    def _taped_in(self, replies: Iterable[Message]) -> list[Message]:
+        ordered = sorted(replies, key=lambda m: self._roster[m.metadata.src_node_id])
+        for reply in ordered:
+            sender = client(self._roster[reply.metadata.src_node_id])
+            if reply.has_error():
+                raise RunError(f"round {self._round}: {sender} failed: {reply.error.reason}")
+            self._sink(_event(self._round, f"{reply.metadata.message_type}-reply", sender, SERVER, reply.content))
+        return ordered
+
+
+def _event(number: int, kind: str, sender: str, receiver: str, content: RecordDict) -> Event:
+    arrays = {name: array.numpy() for record in content.array_records.values() for name, array in record.items()}
+    facts: dict[str, float | int | str | bool | tuple[float | int | str | bool, ...]] = {}
+    for record in (*content.metric_records.values(), *content.config_records.values()):
+        for name, value in record.items():
+            if not isinstance(value, bytes):
+                facts[name] = tuple(value) if isinstance(value, list) else value  # type: ignore[arg-type]
+    return Event(number, kind, sender, receiver, frozen(arrays), facts)
+
+
+def ask_roster(grid: Grid) -> dict[int, int]:
+    """Return node id -> client index, by asking each node (a runtime's node ids are random)."""
+    asked = [Message(RecordDict(), node, WHO) for node in grid.get_node_ids()]
+    roster = {}
+    for reply in grid.send_and_receive(asked):
+        if reply.has_error():
+            raise RunError(f"a node did not say who it is: {reply.error.reason}")
+        record = next(iter(reply.content.metric_records.values()))
+        roster[reply.metadata.src_node_id] = int(record["client"])  # type: ignore[arg-type]
+    return roster
+
+
+def who_reply(message: Message, context: Context) -> Message:
+    """Return a node's answer to `ask_roster`."""
+    return Message(RecordDict({METRICS: MetricRecord({"client": int(context.node_config["partition-id"])})}), reply_to=message)
+
+
+@contextmanager
+def task_identity() -> Iterator[None]:
+    """Give this process the run identity without which Flower refuses to build a Message; a runtime of Flower's sets its own."""
+    before = TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 0, RUN_ID
+    try:
+        yield
+    finally:
+        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before

@@ -1,0 +1,267 @@
+"""Measures of leakage: flat arrays of scores and truths in, one number out; no interval and no randomness.
+
+Higher score means "yes, in". A threshold t says yes when `score >= t`, so tied scores always enter together.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Kind = Literal["auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae"]
+
+ALLOWED_METRICS = (
+    "auc, tpr@fpr=LEVEL, advantage, balanced_accuracy, precision@prior=LEVEL, mae (0 < LEVEL < 1, as in tpr@fpr=0.01)"
+)
+PLAIN: dict[str, Kind] = {"auc": "auc", "advantage": "advantage", "balanced_accuracy": "balanced_accuracy", "mae": "mae"}
+LEVELLED: dict[str, Kind] = {"tpr@fpr": "tpr", "precision@prior": "precision"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named measure; `level` is the false-positive rate of "tpr" and the prior of "precision", 0 otherwise."""
+
+    kind: Kind
+    level: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The text that `parse_metric` reads back, such as "tpr@fpr=0.01"."""
+        prefix = next((text for text, kind in LEVELLED.items() if kind == self.kind), None)
+        return self.kind if prefix is None else f"{prefix}={np.format_float_positional(self.level, trim='-')}"
+
+    @property
+    def chance(self) -> float | None:
+        """The value of scores that know nothing; None for "mae", whose chance value depends on the quantity."""
+        values: dict[Kind, float | None] = {"auc": 0.5, "advantage": 0.0, "balanced_accuracy": 0.5, "mae": None}
+        return values.get(self.kind, self.level)
+
+
+def parse_metric(text: str) -> Metric:
+    """Return the metric called `text`.
+
+    Args:
+        text: one of `ALLOWED_METRICS`, for example "auc" or "tpr@fpr=0.01".
+
+    Raises:
+        ValueError: the name or the level is not allowed; the message says what is.
+    """
+    if text in PLAIN:
+        return Metric(PLAIN[text])
+    found = re.fullmatch(r"([a-z@]+)=([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)", text)
+    if found and found[1] in LEVELLED and 0 < float(found[2]) < 1:
+        return Metric(LEVELLED[found[1]], float(found[2]))
+    raise ValueError(f"unknown metric {text!r}; allowed: {ALLOWED_METRICS}")
+
+
+DEFAULT_METRICS: tuple[Metric, ...] = (
+    Metric("auc"),
+    Metric("tpr", 0.1),
+    Metric("tpr", 0.01),
+    Metric("tpr", 0.001),
+    Metric("advantage"),
+    Metric("balanced_accuracy"),
+    Metric("precision", 0.5),
+)
+
+
+class Roc(NamedTuple):
+    """The empirical ROC, from (0, 0) at threshold +inf to (1, 1); one point a distinct score."""
+
+    thresholds: Floats  # [points], falling
+    false_positive_rate: Floats  # [points], rising
+    true_positive_rate: Floats  # [points], rising
+    false_positives: npt.NDArray[np.int64]  # [points]
+    true_positives: npt.NDArray[np.int64]  # [points]
+
+
+class TprAtFpr(NamedTuple):
+    """The true-positive rate at a bounded false-positive rate, with the counts behind it."""
+
+    tpr: float
+    threshold: float
+    true_positives: int
+    false_positives: int
+    members: int
+    non_members: int
+
+
+class Rates(NamedTuple):
+    """True- and false-positive rate of one decision rule."""
+
+    tpr: float
+    fpr: float
+
+
+def roc(scores: Floats, members: Bools) -> Roc:
+    """Return the empirical ROC; tied scores enter together.
+
+    Args:
+        scores: finite, [entries].
+        members: the truth, [entries]; needs at least one member and one non-member.
+
+    Raises:
+        ValueError: shapes differ, a score is not finite, or one of the two classes is empty.
+
+    Source: Fawcett, "An introduction to ROC analysis" (2006), https://doi.org/10.1016/j.patrec.2005.10.010
+    """
+    _check(scores, members)
+    order = np.argsort(-scores, kind="stable")
+    ordered, truth = scores[order], members[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # last entry of each run of ties
+    true_positives = np.append(0, np.cumsum(truth, dtype=np.int64)[last])
+    false_positives = np.append(0, np.cumsum(~truth, dtype=np.int64)[last])
+    return Roc(
+        np.append(np.inf, ordered[last]),
+        false_positives / false_positives[-1],
+        true_positives / true_positives[-1],
+        false_positives,
+        true_positives,
+    )
+
+
+def auc(scores: Floats, members: Bools) -> float:
+    """Return the area under the ROC: P(member scores above non-member), a tie counts one half.
+
+    Args and errors: as `roc`.
+
+    Source: Mann and Whitney (1947), https://doi.org/10.1214/aoms/1177730491
+    """
+    _check(scores, members)
+    count, total = int(members.sum()), members.size
+    rank_sum = float(rankdata(scores)[members].sum())
+    return (rank_sum - count * (count + 1) / 2) / (count * (total - count))
+
+
+def tpr_at_fpr(scores: Floats, members: Bools, fpr: float) -> TprAtFpr:
+    """Return the largest true-positive rate whose empirical false-positive rate is at most `fpr`, never interpolated.
+
+    Args:
+        scores: finite, [entries].
+        members: the truth, [entries].
+        fpr: in [0, 1].
+
+    Raises:
+        ValueError: as `roc`, or `fpr` is outside [0, 1].
+
+    Source: Carlini et al., "Membership inference attacks from first principles" (2022), https://arxiv.org/abs/2112.03570
+    """
+    if not 0 <= fpr <= 1:
+        raise ValueError(f"fpr must be in [0, 1], got {fpr}")
+    curve = roc(scores, members)
+    point = _last_point(curve, fpr)
+    return TprAtFpr(
+        float(curve.true_positive_rate[point]),
+        float(curve.thresholds[point]),
+        int(curve.true_positives[point]),
+        int(curve.false_positives[point]),
+        int(curve.true_positives[-1]),
+        int(curve.false_positives[-1]),
+    )
+
+
+def rates(scores: Floats, members: Bools, threshold: float | Floats) -> Rates:
+    """Return the true- and false-positive rate of `score >= threshold`.
+
+    Args:
+        scores: finite, [entries].
+        members: the truth, [entries].
+        threshold: one number, or one an entry, [entries]; it must not have been chosen on these members.
+
+    Raises:
+        ValueError: as `roc`.
+    """
+    _check(scores, members)
+    yes = scores >= threshold
+    return Rates(float(yes[members].mean()), float(yes[~members].mean()))
+
+
+def advantage(scores: Floats, members: Bools, threshold: float | Floats) -> float:
+    """Return TPR - FPR at a given threshold, in [-1, 1]; 0 is chance. Args and errors: as `rates`.
+
+    Source: Yeom et al., "Privacy risk in machine learning" (2018), https://arxiv.org/abs/1709.01604
+    """
+    found = rates(scores, members, threshold)
+    return found.tpr - found.fpr
+
+
+def balanced_accuracy(scores: Floats, members: Bools, threshold: float | Floats) -> float:
+    """Return (1 + TPR - FPR) / 2 at a given threshold, in [0, 1]; 0.5 is chance. Args and errors: as `rates`."""
+    return (1 + advantage(scores, members, threshold)) / 2
+
+
+def precision(scores: Floats, members: Bools, threshold: float | Floats, prior: float) -> float:
+    """Return P(member | the attack says yes) when a share `prior` of those asked about are members.
+
+    Args:
+        scores, members, threshold: as `rates`.
+        prior: in (0, 1); the share of members among the attack's real targets, not in this sample.
+
+    Raises:
+        ValueError: as `rates`, `prior` is outside (0, 1), or nobody gets a yes.
+
+    Source: Jayaraman et al., "Revisiting membership inference under realistic assumptions" (2021),
+        https://arxiv.org/abs/2005.10881
+    """
+    if not 0 < prior < 1:
+        raise ValueError(f"prior must be in (0, 1), got {prior}")
+    found = rates(scores, members, threshold)
+    said_yes = prior * found.tpr + (1 - prior) * found.fpr
+    if said_yes == 0:
+        raise ValueError("precision is undefined: the threshold says yes to nobody")
+    return prior * found.tpr / said_yes
+
+
+def best_threshold(scores: Floats, members: Bools) -> float:
+    """Return the threshold with the largest advantage on these entries, half-way between two scores (+inf: never yes).
+
+    Apply it to other entries only. Args and errors: as `roc`. Of equally good thresholds the highest is taken.
+    """
+    curve = roc(scores, members)
+    return float(midpoints(curve.thresholds)[np.argmax(curve.true_positive_rate - curve.false_positive_rate)])
+
+
+def midpoints(thresholds: Floats) -> Floats:
+    """Return each falling threshold moved half-way to the next lower score; the lowest stays."""
+    below = np.append(thresholds[1:], thresholds[-1])
+    middle = thresholds / 2 + below / 2
+    return np.where(middle > below, middle, thresholds)  # neighbouring floats have nothing between them
+
+
+def mean_absolute_error(estimates: Floats, truths: Floats) -> float:
+    """Return the mean of |estimate - truth|, for attacks that estimate a quantity; 0 is a perfect attack.
+
+    Args:
+        estimates, truths: finite, [entries], in the same unit.
+
+    Raises:
+        ValueError: shapes differ, nothing is asked, or a value is not finite.
+    """
+    if estimates.shape != truths.shape or estimates.size == 0:
+        raise ValueError(f"estimates and truths must share a non-empty shape, got {estimates.shape}, {truths.shape}")
+    if not (np.isfinite(estimates).all() and np.isfinite(truths).all()):
+        raise ValueError("estimates and truths must be finite")
+    return float(np.abs(estimates - truths).mean())
+
+
+def _last_point(curve: Roc, fpr: float) -> int:
+    """Index of the last ROC point whose false-positive rate is at most `fpr`."""
+    allowed = np.floor(fpr * curve.false_positives[-1] * (1 + 1e-12))  # 0.29 * 100 < 29
+    return int(np.searchsorted(curve.false_positives, allowed, side="right")) - 1
+
+
+def _check(scores: Floats, members: Bools) -> None:
+    """Refuse entries that no measure is defined on."""
+    if scores.ndim != 1 or scores.shape != members.shape:
+        raise ValueError(f"scores and members must be flat and of one shape, got {scores.shape} and {members.shape}")
+    if members.dtype != np.bool_:
+        raise ValueError(f"members must be bool, got {members.dtype}")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scores must be finite, got {int((~np.isfinite(scores)).sum())} that are not")
+    if not members.any() or members.all():
+        raise ValueError(f"needs members and non-members, got {int(members.sum())} members of {members.size}")

@@ -1,0 +1,334 @@
+"""The report of a run, made from its results record and evidence alone: one HTML page that works offline, and figure files."""
+
+import base64
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedsim.figures import Drawing, draw, label, to_pdf, to_svg, tpr_metric
+from fedsim.metrics import parse_metric
+from fedsim.results import Claim, Exposed, Finding, GameName, Json, Quantity, Results, Sight, read
+
+REPORT = "report.html"
+FIGURES = "figures"
+KINDS = {
+    "train": "models received for training",
+    "train-reply": "updates",
+    "evaluate": "models received for evaluation",
+    "evaluate-reply": "evaluation results",
+    "final": "final model",
+}
+ORDER = ("auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae")
+
+
+class Words(NamedTuple):
+    """How the report speaks of a game; a member is whatever the true answer is yes for."""
+
+    question: str
+    member: str
+    non_member: str
+    item: str
+
+
+GAMES: dict[GameName, Words] = {
+    "record": Words("Was this record in the training data?", "a record that was in", "one that was out", "record"),
+    "property": Words("Does the training population have the property?", "a “yes” world", "a “no” world", "population"),
+    "labels": Words("Does the client hold this class?", "a class that it holds", "one that it does not hold", "class"),
+}
+CONTROLS = {
+    "null": ("Null", "no leak is possible, so the AUC must cover 0.5"),
+    "planted": ("Planted leak", "over-trained on purpose, so the attack must find it"),
+    "blind": ("Blind baseline", "a guess from the data alone, without any model; its AUC must cover 0.5"),
+}
+SLICES = {"mislabelled": "records with a wrong label", "most_exposed_tenth": "most exposed tenth"}
+STATUS_SIGNS = {"refuted": "✕", "not refuted": "○", "inconclusive": "?"}
+
+
+class Column(NamedTuple):
+    """An audit as a column of the table of attacks."""
+
+    audit: str
+    vantage: str
+
+
+class Grid(NamedTuple):
+    """The table of attacks (rows) and audits (columns) of one game."""
+
+    words: Words
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, str, tuple[Finding | None, ...]], ...]  # attack, title, one finding a column
+
+
+class Cell(NamedTuple):
+    """A quantity in a table, or the number of the note that says why there is none."""
+
+    quantity: Quantity
+    note: int | None
+
+
+class Measures(NamedTuple):
+    """The table of every metric of every finding, with notes."""
+
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[Finding, str, tuple[Cell | None, ...]], ...]  # finding, slice in words, one cell a metric
+    notes: tuple[str, ...]
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` and `figures/*.svg, *.pdf` into the run folder, from its results alone; return the page's path.
+
+    Args:
+        folder: a finished run. Existing reports are replaced.
+
+    Raises:
+        ScenarioError: the results or the evidence are missing or damaged.
+    """
+    record = read(folder)
+    drawings = draw(record, folder)
+    pictures = {name: to_svg(drawing.figure) for name, drawing in drawings.items()}
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for name, drawing in drawings.items():
+        (folder / FIGURES / f"{name}.svg").write_text(pictures[name], encoding="utf-8")
+        (folder / FIGURES / f"{name}.pdf").write_bytes(to_pdf(drawing.figure))
+    partial = folder / f".{REPORT}.partial"
+    partial.write_text(_page(record, drawings, pictures), encoding="utf-8")
+    os.replace(partial, folder / REPORT)
+    return folder / REPORT
+
+
+def render(record: Results, folder: Path) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        record: the results.
+        folder: the run folder, for the evidence that the ROC curves are drawn from.
+
+    Raises:
+        ScenarioError: the evidence is missing or damaged.
+    """
+    drawings = draw(record, folder)
+    return _page(record, drawings, {name: to_svg(drawing.figure) for name, drawing in drawings.items()})
+
+
+def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[str, str]) -> str:
+    """The page from a record and its figures."""
+    environment = Environment(
+        loader=PackageLoader("fedsim"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "percent": percent, "label": label, "https": https, "count": "{:,}".format}
+    sources = {name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in pictures.items()}
+    return environment.get_template("report.html.j2").render(
+        record=record,
+        scenario=record.scenario.effective,
+        drawings=drawings,
+        sources=sources,
+        headline=headline(record.claims, record.findings),
+        signs=STATUS_SIGNS,
+        secrets=secrets(record),
+        scale=scale(record.findings),
+        contrast=contrast(record.findings),
+        setting=setting(record),
+        kinds=message_kinds(record.federation.sights),
+        kind_names=KINDS,
+        tpr=tpr_metric(record.findings),
+        grids=grids(record.findings),
+        measures=measures(record.findings),
+        controls=CONTROLS,
+        words=GAMES,
+        attacks=list({finding.attack: finding for finding in record.findings}.values()),
+        exposed=exposed(record.findings),
+        resolution=resolution(record.findings),
+    )
+
+
+def number(value: float | None) -> str:
+    """Return a value with three decimals, or with three significant digits where that says more or it is large."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage of at most three significant digits."""
+    return f"{100 * share:.3g} %"
+
+
+def https(link: str) -> bool:
+    """Return whether a link may be followed from the page."""
+    return re.fullmatch(r"https?://[^\s\"'<>]+", link) is not None
+
+
+def headline(claims: Sequence[Claim], findings: Sequence[Finding]) -> str:
+    """Return the verdict of the whole run in one line."""
+    if not claims:
+        measured = sum(finding.status == "measured" for finding in findings)
+        return f"No privacy claim was made; {measured} attack{'s' * (measured != 1)} measured"
+    noun = f"{len(claims)} claim{'s' * (len(claims) != 1)}"
+    counts = {status: sum(claim.status == status for claim in claims) for status in STATUS_SIGNS}
+    parts = [f"{count} {status}" for status, count in counts.items() if count]
+    first, *rest = parts
+    count, _, status = first.partition(" ")
+    return ", ".join([f"{count} of {noun} {status}", *rest])
+
+
+def secrets(record: Results) -> list[str]:
+    """Return a paragraph for each game that was played: what the coins decided, and what the attacker is asked."""
+    effective = record.scenario.effective
+    return list(dict.fromkeys(_secret(audit["game"], effective, record.federation.worlds) for audit in effective["audits"]))
+
+
+def scale(findings: Sequence[Finding]) -> str:
+    """Return a paragraph that says how to read the numbers."""
+    games = [words for game, words in GAMES.items() if any(finding.game == game for finding in findings)]
+    higher = "; ".join(f"{words.member} scores higher than {words.non_member}" for words in games)
+    text = f"The attacker does not see the coins; it answers with a score. The AUC says how often {higher}: 0.5 is guessing, 1.0 is certainty."
+    tpr = tpr_metric(findings)
+    if tpr is None:
+        return text
+    level = parse_metric(tpr).level
+    return (
+        f"{text} {label(tpr)} (true-positive rate at a false-positive rate of {percent(level)}) is stricter: if the attacker may accuse "
+        f"{percent(level)} of the non-members wrongly, which share of the members does it find? {level:g} is guessing."
+    )
+
+
+def _secret(game: str | Json, effective: Json, worlds: int) -> str:
+    """What the coins decided, in one or two sentences."""
+    if isinstance(game, str):
+        candidates, clients = effective["data"]["candidates"], effective["data"]["clients"]
+        return (
+            f"For each of {candidates:,} records a coin decided whether it was in the training data of a federation of {clients} clients. "
+            f"{worlds} such federations (“worlds”) were trained, each with its own coins. The attacker is asked of each record: was it in? "
+            "Records that were in are members, the others non-members."
+        )
+    if game["name"] == "property":
+        without, with_property = game["shares"]
+        return (
+            f"In each of {worlds} federations (“worlds”) a coin decided which share of the training records have “{game['column']}” = "
+            f"“{game['value']}”: {percent(without)} (no) or {percent(with_property)} (yes). The attacker is asked which; “yes” worlds are members, “no” worlds non-members."
+        )
+    return (
+        f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of client {game['client']}. "
+        "The attacker is asked of each class: does this client hold it? Classes it holds are members, the others non-members."
+    )
+
+
+def contrast(findings: Sequence[Finding], most: int = 6) -> str | None:
+    """Return how far the attacks of the first audit that measured two or more lie apart; None where there is no such audit."""
+    metric = tpr_metric(findings) or "auc"
+    reached: dict[str, dict[str, float]] = {}
+    for finding in findings:
+        if metric in finding.metrics and (estimate := finding.metrics[metric].estimate) is not None:
+            reached.setdefault(finding.audit, {})[finding.attack] = estimate
+    audit = next((audit for audit, attacks in reached.items() if len(attacks) > 1), None)
+    if audit is None:
+        return None
+    ranked = sorted(reached[audit].items(), key=lambda pair: pair[1])
+    shown = ranked if len(ranked) <= most else [*ranked[: most // 2], *ranked[-most // 2 :]]
+    if metric == "auc":
+        text = f"By AUC, {', '.join(f'{attack} reaches {number(value)}' for attack, value in shown)}."
+    else:
+        level = percent(parse_metric(metric).level)
+        text = f"Allowed to accuse {level} of the non-members, {', '.join(f'{attack} finds {percent(value)}' for attack, value in shown)} of the members."
+    return f"Same models, same questions ({audit}). {text} A weak attack that finds little does not show that little leaks."
+
+
+def setting(record: Results) -> list[tuple[str, str]]:
+    """Return what was simulated as pairs of a name and a sentence."""
+    effective, data = record.scenario.effective, record.provenance.data
+    federation, local, partition = effective["federation"], effective["federation"]["local"], effective["data"]["partition"]
+    sizes = [client.candidates for client in record.federation.clients]
+    spread = f"{min(sizes)} candidate records each" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)} candidate records each"
+    taking_part = federation["clients_per_round"]
+    who = "all clients" if taking_part is None else f"each client with probability {taking_part:g}"
+    who = f"{taking_part} clients" if isinstance(taking_part, int) else who
+    release, options = effective["release"], federation["strategy"]["options"]
+    hidden = f", hidden layers {', '.join(map(str, effective['model']['hidden']))}" if effective["model"]["name"] == "mlp" else ""
+    access = {"black_box": f"answers to queries ({release['output']})", "white_box": "the parameters of the final model"}
+    mods = ", ".join(mod["name"] for mod in federation["mods"]) or "none"
+    worlds = f"{record.federation.worlds} independent federations, each with its own coins and initial model"
+    return [
+        ("Data", f"{data.source}{', SYNTHETIC' if data.synthetic else ''}: {data.records:,} records, {data.dropped_duplicates:,} duplicates dropped"),
+        ("Clients", f"{len(sizes)} ({partition['scheme']} partition), {spread}"),
+        ("Model", f"{effective['model']['name']}{hidden}; {record.federation.parameters:,} parameters"),
+        ("Federation", f"{record.federation.rounds} rounds, {who} in each; strategy {_named(federation['strategy']['name'], options)}; mods: {mods}"),
+        (
+            "Local training",
+            f"{local['epochs']} epochs of {local['optimizer']} a round, batches of {local['batch_size']}, learning rate {local['learning_rate']:g}",
+        ),
+        ("Released", access[release["access"]]),
+        ("Worlds", worlds),
+    ]
+
+
+def message_kinds(sights: Sequence[Sight]) -> list[str]:
+    """Return the kinds of message that any vantage saw, in the order of a round."""
+    seen = {kind for sight in sights for kind, count in sight.messages.items() if count}
+    return [kind for kind in KINDS if kind in seen] + sorted(seen - set(KINDS))
+
+
+def _named(name: str, options: Json) -> str:
+    """A plug-in with its options."""
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in options.items())})" if options else name
+
+
+def grids(findings: Sequence[Finding]) -> list[Grid]:
+    """Return one table of attacks and audits for each game that was played."""
+    tables = []
+    for game, words in GAMES.items():
+        mine = [finding for finding in findings if finding.game == game]
+        if not mine:
+            continue
+        columns = tuple(dict.fromkeys(Column(finding.audit, finding.vantage) for finding in mine))
+        titles = {finding.attack: finding.title for finding in mine}
+        at = {(finding.audit, finding.attack): finding for finding in mine}
+        rows = tuple((attack, title, tuple(at.get((column.audit, attack)) for column in columns)) for attack, title in titles.items())
+        tables.append(Grid(words, columns, rows))
+    return tables
+
+
+def measures(findings: Sequence[Finding]) -> Measures:
+    """Return every metric of every measured finding and of its slices; equal reasons for a missing number share one note."""
+    rows = [(each, "", each.metrics) for each in findings if each.metrics]
+    rows += [(each, SLICES.get(name, name), part) for each in findings for name, part in each.slices.items()]
+    rows.sort(key=lambda row: findings.index(row[0]))  # stable: a finding's slices follow it
+    names = sorted({name for _, _, part in rows for name in part}, key=_order)
+    notes: dict[str, int] = {}
+
+    def cell(found: Quantity | None) -> Cell | None:
+        if found is None:
+            return None
+        return Cell(found, None if found.reason is None else notes.setdefault(found.reason, len(notes) + 1))
+
+    table = tuple((finding, part, tuple(cell(metrics.get(name)) for name in names)) for finding, part, metrics in rows)
+    return Measures(tuple(names), table, tuple(notes))
+
+
+def _order(metric: str) -> tuple[int, float]:
+    """Position of a metric in tables."""
+    parsed = parse_metric(metric)
+    return ORDER.index(parsed.kind), -parsed.level
+
+
+def exposed(findings: Sequence[Finding], most: int = 10) -> list[tuple[Finding, tuple[Exposed, ...]]]:
+    """Return the most exposed items of the strongest attack of each audit that has any."""
+    strongest: dict[str, Finding] = {}
+    for finding in findings:
+        area = finding.metrics["auc"].estimate if "auc" in finding.metrics else None
+        best = strongest.get(finding.audit)
+        if finding.exposed and area is not None and (best is None or area > (best.metrics["auc"].estimate or 0.0)):
+            strongest[finding.audit] = finding
+    return [(finding, finding.exposed[:most]) for finding in strongest.values()]
+
+
+def resolution(findings: Sequence[Finding]) -> list[tuple[str, int, str]]:
+    """Return, for each audit, the number of non-members and the smallest false-positive rate that they can resolve (10 / their number)."""
+    noes: dict[str, int] = {}
+    for finding in findings:
+        if finding.status == "measured":
+            noes[finding.audit] = max(noes.get(finding.audit, 0), finding.non_members)
+    return [(audit, count, percent(min(10 / count, 1.0)) if count else "none") for audit, count in noes.items()]

@@ -1,0 +1,420 @@
+"""The results of a run: one versioned record (`results.json`), the scores behind its numbers (`evidence/`), and the folder they live in.
+
+A number that is not known is null and stands beside a `reason`. The order of the fields is the order in the file; only the last block,
+`machine`, may differ between two runs of one scenario with one seed.
+"""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated
+
+from fedsim.errors import RunError, ScenarioError
+from fedsim.intervals import Measured, Unresolved
+from fedsim.scenario import Name
+
+SCHEMA = "fedsim.results/1"
+RESULTS = "results.json"
+EVIDENCE = "evidence"
+
+Json = dict[str, Any]
+GameName = Literal["record", "property", "labels"]
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@validated(frozen=True, config=STRICT)
+class Quantity:
+    """A measured number with its interval, or null numbers and the reason why there are none."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    method: str | None
+    members: int | None  # entries with the answer yes that it rests on; null for what is not about members
+    non_members: int | None
+    false_positives: int | None  # only for a true-positive rate at a false-positive rate
+    reason: str | None  # null where the number is known
+
+    def __post_init__(self) -> None:
+        """Refuse a half-known number."""
+        known = [value is not None for value in (self.estimate, self.low, self.high)]
+        if not (all(known) and self.reason is None) and not (not any(known) and self.reason):
+            raise ValueError("a quantity has estimate, low and high, or none of them and a reason")
+
+
+@validated(frozen=True, config=STRICT)
+class Scenario:
+    """What was asked for: `given` as the user wrote it, `effective` with every default filled in, and the digest of the latter."""
+
+    given: Json
+    effective: Json
+    digest: str
+
+
+@validated(frozen=True, config=STRICT)
+class Data:
+    """Which records the run stood on."""
+
+    source: str
+    digest: str
+    records: int
+    dropped_duplicates: int
+    synthetic: bool
+    citation: str
+    licence: str
+
+
+@validated(frozen=True, config=STRICT)
+class Provenance:
+    """What made the numbers: versions by package, the code's commit and whether it had local changes, data, seed, engine."""
+
+    fedsim: str
+    packages: dict[str, str]
+    commit: str | None
+    dirty: bool | None
+    commit_reason: str | None  # why the commit is unknown
+    data: Data
+    seed: int
+    engine: str
+
+
+@validated(frozen=True, config=STRICT)
+class Client:
+    """A client and how many candidate records it holds."""
+
+    client: int
+    candidates: int
+
+
+@validated(frozen=True, config=STRICT)
+class Sight:
+    """What a vantage saw of one world: messages by kind, whether any of them carried model parameters, and the released model."""
+
+    vantage: str
+    messages: dict[str, int]
+    parameters: bool
+    released: str  # in words: "answers to queries: class probabilities", "the final model's parameters"
+
+
+@validated(frozen=True, config=STRICT)
+class Federation:
+    """What ran: `transcripts` holds the SHA-256 of each world's messages, `parameters` the number of values in the model."""
+
+    clients: tuple[Client, ...]
+    worlds: int
+    rounds: int
+    parameters: int
+    transcripts: tuple[str, ...]
+    sights: tuple[Sight, ...]
+
+
+@validated(frozen=True, config=STRICT)
+class Band:
+    """A mean over worlds with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@validated(frozen=True, config=STRICT)
+class Round:
+    """Utility after one round, over the worlds."""
+
+    round: int
+    train_accuracy: Band
+    test_accuracy: Band
+    train_loss: Band
+    test_loss: Band
+
+
+@validated(frozen=True, config=STRICT)
+class Utility:
+    """What the final models are good for, over the worlds, and how they got there."""
+
+    train_accuracy: Quantity
+    test_accuracy: Quantity
+    train_loss: Quantity
+    test_loss: Quantity
+    rounds: tuple[Round, ...]
+
+
+@validated(frozen=True, config=STRICT)
+class Control:
+    """A check of the measurement itself. `passed` is null where it did not run; then `auc.reason` says why."""
+
+    auc: Quantity
+    passed: bool | None
+    text: str
+
+
+@validated(frozen=True, config=STRICT)
+class Exposed:
+    """An item the attack tells apart well across worlds; `owner` is a party such as "client:3"."""
+
+    item: int
+    owner: str
+    auc: float
+
+
+@validated(frozen=True, config=STRICT)
+class Finding:
+    """One attack of one audit: what it is, what it found, and what the finding is worth."""
+
+    audit: Name  # names files, so it is held to the scenario's rule
+    game: GameName
+    vantage: str
+    attack: Name
+    title: str
+    summary: str
+    knowledge: str
+    paper: str
+    link: str
+    status: Literal["measured", "not visible", "not run"]
+    reason: str | None  # null where the status is "measured"
+    members: int  # asked entries over all worlds whose answer is yes
+    non_members: int
+    worlds: int
+    metrics: dict[str, Quantity]
+    slices: dict[str, dict[str, Quantity]]  # "mislabelled", "most_exposed_tenth": metrics on that part of the items alone
+    controls: dict[str, Control]  # "null", "planted", "blind"
+    exposed: tuple[Exposed, ...]
+    evidence: str | None  # path in the run folder; null where nothing was measured
+
+    def __post_init__(self) -> None:
+        """Refuse a finding that is silent about why it has no numbers."""
+        if (self.status == "measured") != (self.reason is None) or (self.status == "measured") != (self.evidence is not None):
+            raise ValueError("a finding is measured and has evidence, or gives the reason why not")
+
+
+@validated(frozen=True, config=STRICT)
+class ClaimStated:
+    """The bound that the scenario claims."""
+
+    audit: str
+    attack: str
+    metric: str
+    at_most: float
+    confidence: float
+
+
+@validated(frozen=True, config=STRICT)
+class Claim:
+    """A claim, the same as a sentence, and what the run says about it."""
+
+    claim: ClaimStated
+    sentence: str
+    status: Literal["refuted", "not refuted", "inconclusive"]
+    estimate: float | None
+    low: float | None
+    high: float | None
+    reason: str
+
+
+@validated(frozen=True, config=STRICT)
+class Machine:
+    """Where and when: the only block that may differ between two runs with one seed."""
+
+    started: str  # ISO 8601, UTC
+    wall_seconds: float
+    platform: str
+    python: str
+    processors: int
+
+
+@validated(frozen=True, config=STRICT)
+class Results:
+    """Everything a run found."""
+
+    schema: Literal["fedsim.results/1"]
+    status: Literal["complete"]
+    scenario: Scenario
+    provenance: Provenance
+    federation: Federation
+    utility: Utility
+    findings: tuple[Finding, ...]
+    claims: tuple[Claim, ...]
+    machine: Machine
+
+
+def quantity(found: Measured | Unresolved, confidence: float) -> Quantity:
+    """Return `found` as it stands in the record; `confidence` is the one asked for, which an unresolved number lacks."""
+    if isinstance(found, Unresolved):
+        return unknown(found.reason, confidence)
+    return Quantity(
+        estimate=float(found.estimate),
+        low=float(found.low),
+        high=float(found.high),
+        confidence=float(found.confidence),
+        method=found.method,
+        members=found.members,
+        non_members=found.non_members,
+        false_positives=found.false_positives,
+        reason=None,
+    )
+
+
+def unknown(reason: str, confidence: float) -> Quantity:
+    """Return a quantity without numbers, for `reason`."""
+    return Quantity(None, None, None, confidence, None, None, None, None, reason)
+
+
+def to_text(record: Results) -> str:
+    """Return the record as JSON: fields in their order, keys of free mappings sorted, floats as `repr`; equal records, equal text."""
+    return json.dumps(_plain(record), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+
+
+def write(record: Results, folder: Path) -> Path:
+    """Write `results.json` into `folder` and return its path."""
+    path = folder / RESULTS
+    path.write_bytes(to_text(record).encode())
+    return path
+
+
+def read(folder: Path) -> Results:
+    """Return the record of the run in `folder`.
+
+    Raises:
+        ScenarioError: there is no results file, it is of another version, or it is not a results record.
+    """
+    path = folder / RESULTS
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ScenarioError(f"{path}: no results here ({error.strerror}); give the folder of a finished run") from None
+    try:
+        return TypeAdapter(Results).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ScenarioError(f"{path}: not a {SCHEMA} record: {where}: {first['msg']}{more}") from None
+
+
+def _plain(value: object) -> object:
+    """The value as dicts, lists and scalars."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The scores behind a finding; null and planted arrays are those of the controls. All of shape [worlds, items] of their own experiment."""
+
+    scores: NDArray[np.float64]
+    members: NDArray[np.bool_]
+    asked: NDArray[np.bool_]
+    quantity: NDArray[np.float64] | None = None  # the true quantity, for attacks that estimate one
+    null_scores: NDArray[np.float64] | None = None
+    null_members: NDArray[np.bool_] | None = None
+    null_asked: NDArray[np.bool_] | None = None
+    planted_scores: NDArray[np.float64] | None = None
+    planted_members: NDArray[np.bool_] | None = None
+    planted_asked: NDArray[np.bool_] | None = None
+
+
+def evidence_name(audit: str, attack: str) -> str:
+    """Return the path, inside a run folder, of the evidence of one attack of one audit."""
+    return f"{EVIDENCE}/{audit}.{attack}.npz"
+
+
+def write_evidence(path: Path, evidence: Evidence) -> None:
+    """Write `evidence` as an npz of plain arrays; equal arrays, equal bytes.
+
+    Raises:
+        ValueError: scores, members and asked of one experiment differ in shape, or an array holds anything but numbers and truths.
+    """
+    arrays = {field.name: getattr(evidence, field.name) for field in fields(evidence)}
+    for prefix in ("", "null_", "planted_"):
+        group = [array for name in ("scores", "members", "asked") if (array := arrays[prefix + name]) is not None]
+        if len({array.shape for array in group}) > 1:
+            raise ValueError(f"{prefix}scores, members and asked must share one shape, got {[array.shape for array in group]}")
+    for name, array in arrays.items():
+        wanted = np.bool_ if name.endswith(("members", "asked")) else np.float64
+        if array is not None and array.dtype != wanted:
+            raise ValueError(f"{name} must be {wanted.__name__}, got {array.dtype}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **{name: array for name, array in arrays.items() if array is not None})  # dates its members 1980
+
+
+def read_evidence(folder: Path, name: str) -> Evidence:
+    """Return the evidence called `name` (as a finding states it) of the run in `folder`.
+
+    Raises:
+        ScenarioError: the name leads out of the folder, or the file is missing or damaged.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ScenarioError(f"{folder / RESULTS}: evidence {name!r} lies outside the run folder")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Evidence(**{key: file[key] for key in file.files})
+    except Exception as error:  # zipfile, zlib, struct and numpy all have their own for a damaged file
+        raise ScenarioError(f"{path}: cannot read this evidence: {error}") from None
+
+
+@contextmanager
+def new_run_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends well it becomes `out`, in one step, and otherwise nothing is left.
+
+    Args:
+        out: the run folder, which must not exist; missing parents are created.
+
+    Raises:
+        ScenarioError: `out` exists or cannot be created.
+        RunError: the disk is full.
+    """
+    out = Path(os.path.abspath(out))
+    if os.path.lexists(out):
+        raise ScenarioError(f"{out} exists already and is not overwritten; remove it, or choose another folder with --out")
+    created = [parent for parent in out.parents if not parent.exists()]  # innermost first
+    partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
+    try:
+        with _disk_full_is_run_error(out):
+            try:
+                partial.mkdir(parents=True)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                raise ScenarioError(f"cannot create {out}: {error.strerror}; choose a writable folder with --out") from None
+            yield partial
+            if os.path.lexists(out):
+                raise ScenarioError(f"{out} appeared while the run was under way and is not overwritten; choose another with --out")
+            partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        for parent in created:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def _disk_full_is_run_error(out: Path) -> Iterator[None]:
+    """Turn the two errors of a full disk into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise RunError(f"cannot write {out}: {error.strerror}; nothing was kept") from None
+        raise

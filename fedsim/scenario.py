@@ -1,0 +1,264 @@
+"""The scenario: what a YAML file may say. Reading one from disk, with errors that carry a line, is `scenario_file`."""
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Options = dict[str, bool | int | float | str]
+
+
+class Section(BaseModel):
+    """A part of a scenario: read-only, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Partition(Section):
+    scheme: Literal["iid", "dirichlet", "shards", "quantity", "natural"] = "iid"
+    """How records are dealt to clients."""
+    alpha: Annotated[float, Field(gt=0)] = 0.5
+    """dirichlet, quantity: concentration; small means skewed."""
+    shards_per_client: Positive = 2
+    """shards: how many label-sorted shards each client holds."""
+    column: str | None = None
+    """natural: the column whose values are the clients (hospital, speaker, ...)."""
+
+    @model_validator(mode="after")
+    def _column(self) -> Self:
+        if (self.scheme == "natural") != (self.column is not None):
+            raise ValueError("`column` goes with scheme natural, and scheme natural needs a `column`")
+        return self
+
+
+class Data(Section):
+    source: str
+    """Name of a data source; see `fedsim list sources`."""
+    path: str | None = None
+    """csv, npz: the file, relative to the scenario file."""
+    label: str | None = None
+    """csv: the label column."""
+    columns: tuple[str, ...] = ()
+    """csv, npz: columns kept raw for a natural partition or a property game."""
+    options: Options = {}
+    """Options of the source (purchase_like: classes, rows; ...)."""
+    limit: Positive | None = None
+    """Use a random subset of this many records."""
+    clients: Positive = 10
+    """Number of clients in the federation."""
+    partition: Partition = Partition()
+    """How records are dealt to clients."""
+    candidates: Annotated[int, Field(ge=4)]
+    """Records whose membership is drawn by a coin flip in each world; half of them train on average."""
+    background: Annotated[int, Field(ge=0)] = 0
+    """Records that train in every world and are never asked about."""
+    null_candidates: Annotated[int, Field(ge=0)] | None = None
+    """Records with coin flips that never train: the null control (default: as many as there are candidates, if the data allow)."""
+    population: Annotated[int, Field(ge=0)] | None = None
+    """Public records an attacker owns, members of no world (default: chosen from the size of the data)."""
+    test: Positive | None = None
+    """Held-out records for utility only (default: chosen from the size of the data)."""
+    mislabelled: Annotated[int, Field(ge=0)] = 0
+    """How many candidates get a wrong label: worst-case canaries, reported as a slice of their own."""
+    near_duplicates: Annotated[float, Field(ge=0)] = 0.0
+    """Drop records closer to another than this share of the median nearest-neighbour distance (0: exact duplicates only)."""
+
+
+class ModelChoice(Section):
+    name: Literal["softmax", "mlp", "cnn", "resnet"] = "mlp"
+    """Architecture."""
+    hidden: tuple[Positive, ...] = (128,)
+    """mlp: width of each hidden layer."""
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    """mlp, cnn: activation function."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """mlp, cnn: dropout rate while training."""
+    channels: Positive = 16
+    """cnn, resnet: width of the first convolution."""
+
+
+class EarlyStopping(Section):
+    patience: Positive = 1
+    """Epochs without improvement before local training stops."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the client's records set aside to judge it."""
+
+
+class Local(Section):
+    epochs: Positive = 1
+    """Passes over the client's records a round."""
+    batch_size: Positive = 32
+    """Records a step; the last, smaller batch is kept."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Local optimiser, fresh each round."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Step size."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """sgd: momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty added to the gradient."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the label spread over all classes."""
+    clip_gradient: Annotated[float, Field(gt=0)] | None = None
+    """Largest L2 norm of a batch gradient."""
+    early_stopping: EarlyStopping | None = None
+    """Stop local training when a held-out share stops improving."""
+
+
+class Plugin(Section):
+    name: str
+    """See `fedsim list strategies`."""
+    options: Options = {}
+    """Its settings, by keyword."""
+
+
+class Federation(Section):
+    rounds: Positive = 10
+    """Federated rounds."""
+    clients_per_round: Positive | Rate | None = None
+    """A whole number: that many clients, drawn afresh each round; a fraction: each client joins with this probability (Poisson); default: all."""
+    strategy: Plugin = Plugin(name="fedavg")
+    """Flower strategy that aggregates."""
+    mods: tuple[Plugin, ...] = ()
+    """Flower client mods, outermost first."""
+    local: Local = Local()
+    """Local training."""
+    evaluate_clients: bool = False
+    """Also send each round's new model to all clients for evaluation (they reply with loss and accuracy in clear)."""
+
+
+class Release(Section):
+    access: Literal["black_box", "white_box"] = "black_box"
+    """Whether the public may query the final model or gets its parameters."""
+    output: Literal["probabilities", "top_k", "rounded", "temperature", "label"] = "probabilities"
+    """black_box: what a query answers."""
+    k: Positive = 3
+    """top_k: classes shown."""
+    digits: Annotated[int, Field(ge=0, le=12)] = 3
+    """rounded: decimals shown."""
+    temperature: Annotated[float, Field(gt=0)] = 20.0
+    """temperature: logits are divided by this."""
+
+    @model_validator(mode="after")
+    def _white(self) -> Self:
+        if self.access == "white_box" and self.output != "probabilities":
+            raise ValueError("white_box gives the parameters away, so an output policy hides nothing: leave `output` out")
+        return self
+
+
+class PropertyGame(Section):
+    """Which of two shares of a property does the training population have?"""
+
+    name: Literal["property"]
+    column: str
+    """The sensitive column."""
+    value: str
+    """The value that has the property."""
+    shares: tuple[Share, Share] = (0.5, 0.2)
+    """Share of records with the property in a "no" world and in a "yes" world."""
+    records: Positive | None = None
+    """Training records a world (default: half the candidates)."""
+
+
+class LabelGame(Section):
+    """Which labels does one client hold?"""
+
+    name: Literal["labels"]
+    client: Annotated[int, Field(ge=0)] = 0
+    """The client asked about: in each world a random half of the classes is in its data."""
+
+
+def _game_name(value: object) -> str:
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
+    return str(name)
+
+
+Game = Annotated[
+    Annotated[Literal["record"], Tag("record")]
+    | Annotated[PropertyGame, Tag("property")]
+    | Annotated[LabelGame, Tag("labels")],
+    Discriminator(_game_name),
+]
+
+
+class Audit(Section):
+    name: Name
+    """What the report calls it."""
+    game: Game = "record"
+    """What is secret and asked: record, {name: property, ...} or {name: labels, ...}."""
+    vantage: str = "public"
+    """Who attacks: public, server, client:K, or several joined by + (collusion)."""
+    attacks: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Attacks to run; see `fedsim list attacks`."""
+
+
+class ClaimStatement(Section):
+    audit: Name
+    """The audit it is about."""
+    attack: str = "any"
+    """An attack of that audit, or `any`: no attack of the audit exceeds the bound (corrected for their number)."""
+    metric: str = "auc"
+    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5, mae."""
+    at_most: float
+    """The bound claimed."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of the verdict."""
+
+
+class Controls(Section):
+    planted_worlds: Annotated[int, Field(ge=0)] = 8
+    """Small over-trained federations in which every attack should find the leak (0: none, then no claim can be 'not refuted')."""
+    planted_rounds: Positive = 20
+    """Rounds of those federations."""
+
+
+class Scenario(Section):
+    name: Name
+    """Names the run folder."""
+    description: str = ""
+    """One or two sentences for the report."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Same seed, same bytes."""
+    data: Data
+    """Which records, and how they are dealt."""
+    model: ModelChoice = ModelChoice()
+    """What is learned."""
+    federation: Federation = Federation()
+    """How the federation learns."""
+    release: Release = Release()
+    """How the final model is shown to the public."""
+    worlds: Annotated[int, Field(ge=2)] = 32
+    """Independent federations, each with its own secrets."""
+    audits: Annotated[tuple[Audit, ...], Field(min_length=1)]
+    """Who attacks, from where, with what."""
+    claims: tuple[ClaimStatement, ...] = ()
+    """Bounds to be put to the test."""
+    controls: Controls = Controls()
+    """Floor and ceiling that every audit carries."""
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    """Where local training runs."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of parameters and training."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [audit.name for audit in self.audits]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"audit names must differ; {sorted(repeated)[0]!r} stands twice")
+        for claim in self.claims:
+            if claim.audit not in names:
+                raise ValueError(f"a claim names audit {claim.audit!r}; audits are {', '.join(names)}")
+            attacks = next(audit.attacks for audit in self.audits if audit.name == claim.audit)
+            if claim.attack != "any" and claim.attack not in attacks:
+                raise ValueError(f"a claim names attack {claim.attack!r}; audit {claim.audit!r} runs {', '.join(attacks)}")
+        return self
+
+
+def digest(scenario: Scenario) -> str:
+    """Return the SHA-256 (hex) of the effective scenario: equal for equal meaning, whatever the file looked like."""
+    return hashlib.sha256(json.dumps(scenario.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,602 @@
+"""Reading a scenario from disk: a `Scenario`, or one line that says where, what was found and what is allowed.
+
+Three steps, each of which may refuse: `_parse` (YAML to plain values and the line of each), pydantic (types, ranges,
+unknown keys) and `_semantic` (names of attacks, strategies and sources, which arrive as an argument).
+"""
+
+import difflib
+import importlib.resources
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pydantic
+import yaml
+
+from fedsim.errors import ScenarioError
+from fedsim.scenario import LabelGame, Plugin, Scenario
+
+LARGEST_FILE_BYTES = 1_000_000
+DEEPEST_NESTING = 16
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names a scenario may use. Options map a name to its type or its default value."""
+
+    attacks: Mapping[str, str]  # name -> game
+    strategies: Mapping[str, Mapping[str, object]]  # name -> options
+    mods: Mapping[str, Mapping[str, object]]  # name -> options
+    sources: Collection[str]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A scenario and where it came from."""
+
+    scenario: Scenario
+    given: Mapping[str, Any]  # what was asked for: the file with `--set` and `--seed` applied, defaults not filled in
+    path: Path
+    places: Mapping[KeyPath, str]  # key path -> "file:line", or the option of the command line that set it
+
+
+class _Problem(NamedTuple):
+    """Something wrong at a place in the scenario."""
+
+    path: KeyPath
+    message: str
+
+
+def load(path_or_name: str, overrides: Sequence[str] = (), seed: int | None = None, *, known: Known) -> Loaded:
+    """Return the scenario in a file, or the shipped one of that name, with the overrides applied.
+
+    Args:
+        path_or_name: path of a YAML file, or the name of a shipped scenario, such as "quickstart".
+        overrides: "a.b.c=value" each, the value in YAML; list items by number, e.g. "audits.0.vantage=server".
+        seed: replaces the scenario's seed.
+        known: the names a scenario may use.
+
+    Raises ScenarioError with one line, `path:line: key: what was found; what is allowed`.
+    """
+    path = _find(path_or_name)
+    data, places = _parse(_text(path), lambda line: f"{_printable(str(path))}:{line}")
+    if not isinstance(data, dict):
+        raise ScenarioError(f"{places[()]}: a scenario is a mapping (`key: value`), got {_shown(data)}")
+    changed = [_override(data, text) for text in overrides]
+    if seed is not None:
+        data["seed"] = seed
+        changed.append((("seed",), f"--seed {seed}"))
+    for place, option in changed:
+        places = {place: option} | {other: where for other, where in places.items() if other[: len(place)] != place}
+    try:
+        scenario = Scenario.model_validate_json(json.dumps(data))
+    except pydantic.ValidationError as error:
+        raise _error(_structural(error, data), places) from None
+    if problems := list(_semantic(scenario, known)):
+        raise _error(problems, places)
+    return Loaded(scenario, data, path, places)
+
+
+def located(error: ScenarioError, loaded: Loaded) -> ScenarioError:
+    """Return `error` with the place in frontwhere its message starts with a key ("data.label: ...")."""
+    key = str(error).partition(":")[0]
+    path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    return ScenarioError(f"{loaded.places[_known_part(path, loaded.places)]}: {error}") if _schemas(path) else error
+
+
+def dump(scenario: Scenario) -> str:
+    """Return the effective scenario, defaults filled in, as YAML that loads back to an equal scenario."""
+    data = scenario.model_dump(mode="json")
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def shipped() -> dict[str, Path]:
+    """Return the scenarios that ship with fedsim: name -> file."""
+    files = importlib.resources.files("scenarios").iterdir()
+    return {Path(file.name).stem: Path(str(file)) for file in sorted(files, key=str) if file.name.endswith(".yaml")}
+
+
+def describe(path: Path) -> str:
+    """Return the description in a scenario file."""
+    data, _ = _parse(_text(path), lambda line: f"{path}:{line}")
+    return str(data.get("description", "")) if isinstance(data, dict) else ""
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """Return "; did you mean X?" for the name in `names` that is closest to `name`, or nothing."""
+    folded = {candidate.lower().replace("-", "_"): candidate for candidate in names}
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), list(folded), n=1, cutoff=0.6)
+    return f"; did you mean {folded[close[0]]}?" if close else ""
+
+
+# Reading YAML
+
+
+def _find(path_or_name: str) -> Path:
+    """Return the file that is meant."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    if path_or_name in shipped():
+        return shipped()[path_or_name]
+    if path.is_dir():
+        raise ScenarioError(f"{_printable(path_or_name)}: is a folder; a scenario is a YAML file")
+    hint = nearest(path_or_name, shipped())
+    raise ScenarioError(f"{_printable(path_or_name)}: no such file; shipped scenarios are {', '.join(shipped())}{hint}")
+
+
+def _text(path: Path) -> str:
+    """Return the text of the file."""
+    name = _printable(str(path))
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE_BYTES + 1)
+    except OSError as error:
+        raise ScenarioError(f"{name}: cannot be read: {error.strerror}") from None
+    if len(content) > LARGEST_FILE_BYTES:
+        raise ScenarioError(f"{name}: is larger than {LARGEST_FILE_BYTES:,} bytes; this is hardly a scenario")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ScenarioError(f"{name}:{line}: not UTF-8 text (byte {error.start})") from None
+
+
+def _parse(text: str, origin: Callable[[int], str]) -> tuple[Any, dict[KeyPath, str]]:
+    """Return the plain values in a YAML text and the place, `origin(line)`, of each key path."""
+    places: dict[KeyPath, str] = {}
+
+    def refuse(event: Any, path: KeyPath, message: str) -> ScenarioError:
+        key = f"{_dotted(path)}: " if path else ""
+        return ScenarioError(f"{origin(event.start_mark.line + 1)}: {key}{message}")
+
+    def value(event: Any, path: KeyPath) -> Any:
+        # An alias can stand for a billion nodes, and a tag can ask for any object; a scenario needs neither.
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise refuse(event, path, "anchors and aliases (& and *) are not allowed; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise refuse(event, path, f"tag {_shown(event.tag)} is not allowed; write a plain value")
+        if len(path) > DEEPEST_NESTING:
+            raise refuse(event, path[:3], f"nested deeper than {DEEPEST_NESTING} levels")
+        places.setdefault(path, origin(event.start_mark.line + 1))
+        if isinstance(event, yaml.ScalarEvent):
+            try:
+                return _scalar(event) if event.implicit[0] else event.value
+            except ValueError as error:
+                raise refuse(event, path, str(error)) from None
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Any] = []
+            while not isinstance(item := next(events), yaml.SequenceEndEvent):
+                items.append(value(item, (*path, len(items))))
+            return items
+        mapping: dict[str, Any] = {}
+        while not isinstance(event := next(events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                value(event, path)
+                raise refuse(event, path, "a key is a word, not a list or a mapping")
+            key = value(event, (*path, event.value))
+            here = (*path, event.value)
+            if not isinstance(key, str):
+                raise refuse(event, path, f"a key is a word, got {_shown(key)}")
+            if key in mapping:
+                raise refuse(event, here, "stands twice; keep one of the two")
+            mapping[key] = value(next(events), here)
+        return mapping
+
+    try:
+        events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        next(events)  # stream start
+        if isinstance(next(events), yaml.StreamEndEvent):
+            raise ScenarioError(f"{origin(1)}: is empty")
+        data = value(next(events), ())
+        next(events)  # document end
+        if not isinstance(event := next(events), yaml.StreamEndEvent):
+            raise refuse(event, (), "a second document starts here; a file holds one scenario")
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ScenarioError(f"{origin(line)}: not YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ScenarioError(f"{origin(line)}: not text: character U+{int(error.character):04X}") from None
+    return data, places
+
+
+_CONSTANTS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_CONSTANTS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*|(?=\.[0-9]))(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_STANDARD: Any = yaml.resolver.Resolver()
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    """Return the value of an unquoted scalar; refuse what versions of YAML read differently (1e-3 excepted)."""
+    text = event.value
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _DECIMAL.fullmatch(text):
+        number = float(text)
+        if not math.isfinite(number) or abs(number) >= 2**63:
+            raise ValueError(f"{_shown(text)} is too large a number")
+        return int(text) if _WHOLE.fullmatch(text) else number
+    kind = str(_STANDARD.resolve(yaml.ScalarNode, text, (True, False))).rpartition(":")[2]
+    if kind == "float" and text.strip("+-.").lower() in ("nan", "inf"):
+        raise ValueError(f"{_shown(text)} is not a number; write a finite one")
+    if kind == "bool":
+        raise ValueError(f'{_shown(text)} is true or false to some and text to others; write true, false or "{text}"')
+    if kind != "str":
+        advice = "write a decimal number, or quote it" if kind in ("int", "float") else "quote it"
+        raise ValueError(f'{_shown(text)} is read as {kind} by some; {advice}: "{text}"')
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every value out, and quotes text that looks like a number to `_scalar`."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_DECIMAL.pattern + "$"), list("-+.0123456789"))
+
+
+# `--set`
+
+
+def _override(data: dict[str, Any], text: str) -> tuple[KeyPath, str]:
+    """Set one value in `data` in place; return its path and how to name it in errors."""
+    key, equals, given = text.partition("=")
+    origin = _printable(f"--set {text}")
+    if not equals or not key.strip():
+        raise ScenarioError(f"{origin}: expected KEY=VALUE, e.g. federation.rounds=5")
+    new, _ = _parse(given, lambda _: origin) if given.strip() else (None, {})
+    parts = key.strip().split(".")
+    place: list[str | int] = []
+    here: Any = data
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        if isinstance(here, list):
+            if not (part.isascii() and part.isdigit() and int(part) < len(here)):
+                allowed = f"0 to {len(here) - 1}" if here else "none: the list is empty"
+                raise ScenarioError(f"{origin}: {_dotted(place)} has no item {_shown(part)}; items are {allowed}")
+            index: str | int = int(part)
+        elif isinstance(here, dict):
+            index = part
+            if not last and here.get(part) is None:
+                _check_key((*place, part), origin)
+                here[part] = _required((*place, part))
+        else:
+            name = _dotted(place)
+            raise ScenarioError(f"{origin}: {name} is {_shown(here)} and has no parts; set {name} itself")
+        place.append(index)
+        if last:
+            here[index] = new
+        else:
+            here = here[index]
+    _check_key(tuple(place), origin)
+    return tuple(place), origin
+
+
+def _required(place: KeyPath) -> dict[str, Any]:
+    """Return the default values of the keys that a mapping at `place` must have (a strategy its name)."""
+    found: dict[str, Any] = {}
+    for above in _schemas(place[:-1]):
+        default = above.get("properties", {}).get(place[-1], {}).get("default")
+        for schema in _schemas(place):
+            found |= {
+                key: default[key] for key in schema.get("required", ()) if isinstance(default, dict) and key in default
+            }
+    return found
+
+
+def _check_key(place: KeyPath, origin: str) -> None:
+    """Refuse a key path that no scenario has."""
+    parent = _schemas(place[:-1])
+    keys = _keys(parent)
+    if isinstance(place[-1], str) and place[-1] not in keys and not _free(parent):
+        allowed = f"keys are {', '.join(keys)}" if keys else "it has no parts"
+        above = _dotted(place[:-1]) or "the scenario"
+        raise ScenarioError(f"{origin}: no key {_shown(place[-1])} in {above}; {allowed}{nearest(place[-1], keys)}")
+
+
+# What is wrong, in words
+
+
+def _error(problems: Sequence[_Problem], places: Mapping[KeyPath, str]) -> ScenarioError:
+    """Return the error that shows the first problem and says how many more there are."""
+    order = list(places)
+    first = min(problems, key=lambda problem: order.index(_known_part(problem.path, places)))
+    more = len(problems) - 1
+    rest = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
+    key = f"{_dotted(first.path)}: " if first.path else ""
+    return ScenarioError(f"{places[_known_part(first.path, places)]}: {key}{first.message}{rest}")
+
+
+def _known_part(path: KeyPath, places: Mapping[KeyPath, str]) -> KeyPath:
+    """Return the longest beginning of `path` that stands in the file or on the command line."""
+    return next(path[:end] for end in range(len(path), -1, -1) if path[:end] in places)
+
+
+def _structural(error: pydantic.ValidationError, data: Mapping[str, Any]) -> list[_Problem]:
+    """Return the problems pydantic found: one for each place, without those that only follow from a deeper one."""
+    found: dict[KeyPath, Any] = {}
+    for detail in error.errors():
+        found.setdefault(_place(detail["loc"], data, detail["type"] == "missing"), detail)
+    problems = []
+    for path, detail in found.items():
+        if any(other[: len(path)] == path and other != path for other in found):
+            continue
+        if detail["type"] == "missing" and any(_explains(other, path) for other in found):
+            continue
+        problems += [_Problem(path, _message(path, detail, data))] if path else list(_contradictions(data, detail))
+    return problems
+
+
+def _place(location: KeyPath, data: Any, missing: bool) -> KeyPath:
+    """Return the key path in the file for pydantic's location, which also names the members of unions."""
+    path: list[str | int] = []
+    here = data
+    for part in location:
+        if _has(here, part):
+            here = here[part]
+            path.append(part)
+    if missing and isinstance(location[-1], str):
+        path.append(location[-1])
+    return tuple(path)
+
+
+def _explains(other: KeyPath, missing: KeyPath) -> bool:
+    """Return whether the key at `other` is a misspelling of the missing one beside it."""
+    return other != missing and other[:-1] == missing[:-1] and bool(nearest(str(other[-1]), [str(missing[-1])]))
+
+
+def _message(path: KeyPath, detail: Mapping[str, Any], data: Any) -> str:
+    """Return what was found at `path` and what is allowed there."""
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    if detail["type"] == "missing" and not _within(path, data):
+        return f"is missing; expected {_allowed(_schemas(path))}"
+    got = detail["input"]
+    if detail["type"] == "extra_forbidden":
+        keys = _keys(_schemas(path[:-1], data))
+        return f"unknown key; keys here are {', '.join(keys)}{nearest(str(path[-1]), keys)}"
+    schemas = _schemas(path, data)
+    choices = [choice for schema in schemas for choice in _choices(schema)]
+    got = got.get("name", got) if detail["type"] == "union_tag_invalid" and isinstance(got, dict) else got
+    hint = nearest(got, choices) if isinstance(got, str) else ""
+    return f"got {_shown(got)}; allowed: {_allowed(schemas)}{hint}"
+
+
+def _within(path: KeyPath, data: Any) -> bool:
+    """Return whether the file says anything at `path`."""
+    for part in path:
+        if not _has(data, part):
+            return False
+        data = data[part]
+    return True
+
+
+def _has(value: Any, part: str | int) -> bool:
+    """Return whether a mapping has the key, or a list the index, `part`."""
+    if isinstance(value, list):
+        return isinstance(part, int) and part < len(value)
+    return isinstance(value, dict) and part in value
+
+
+def _contradictions(data: Mapping[str, Any], detail: Mapping[str, Any]) -> Iterator[_Problem]:
+    """Yield the places where parts of the scenario contradict each other; pydantic reports these for the whole."""
+    if detail["type"] != "value_error":
+        yield _Problem((), _message((), detail, data))
+        return
+    attacks: dict[str, list[str]] = {}
+    count = 0
+    for index, audit in enumerate(data["audits"]):
+        if audit["name"] in attacks:
+            count += 1
+            yield _Problem(("audits", index, "name"), f"{_shown(audit['name'])} stands twice; audit names must differ")
+        attacks[audit["name"]] = audit["attacks"]
+    for index, claim in enumerate(data.get("claims", ())):
+        name, attack = claim["audit"], claim.get("attack", "any")
+        if name not in attacks:
+            count += 1
+            yield _Problem(("claims", index, "audit"), _unknown("audit", name, attacks))
+        elif attack not in ("any", *attacks[name]):
+            count += 1
+            names = ("any", *attacks[name])
+            yield _Problem(("claims", index, "attack"), _unknown(f"attack of audit {name}", attack, names))
+    if not count:
+        yield _Problem((), str(detail["ctx"]["error"]))
+
+
+# What is allowed, read from the JSON Schema
+
+
+@cache
+def _root() -> dict[str, Any]:
+    """Return the JSON Schema of a scenario."""
+    return Scenario.model_json_schema()
+
+
+def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the schemas of which a value may follow any, references resolved."""
+    if "$ref" in schema:
+        return _alternatives(_root()["$defs"][schema["$ref"].rpartition("/")[2]])
+    several = schema.get("anyOf") or schema.get("oneOf")
+    return [found for one in several for found in _alternatives(one)] if several else [schema]
+
+
+def _schemas(path: KeyPath, data: Any = None) -> list[Mapping[str, Any]]:
+    """Return the schemas for the value at `path`; `data` picks among alternatives that its `name` tells apart."""
+    found: list[Mapping[str, Any]] = [_root()]
+    for part in path:
+        below: list[Mapping[str, Any]] = []
+        for schema in found:
+            if isinstance(part, int):
+                items = schema.get("prefixItems")
+                child = items[part] if items and part < len(items) else schema.get("items")
+            else:
+                child = schema.get("properties", {}).get(part) or schema.get("additionalProperties")
+            below += _alternatives(child) if child else []
+        data = data[part] if _has(data, part) else None
+        name = data.get("name") if isinstance(data, dict) else None
+        found = [schema for schema in below if name is not None and _tag(schema) == name] or below
+    return found
+
+
+def _keys(schemas: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys a mapping may have."""
+    return list(dict.fromkeys(key for schema in schemas for key in schema.get("properties", ())))
+
+
+def _free(schemas: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a mapping may have keys of the user's own."""
+    return any(schema.get("additionalProperties") for schema in schemas)
+
+
+def _choices(schema: Mapping[str, Any]) -> list[str]:
+    """Return the words a value may be."""
+    return [word for word in (*schema.get("enum", ()), schema.get("const"), _tag(schema)) if isinstance(word, str)]
+
+
+def _tag(schema: Mapping[str, Any]) -> str | None:
+    """Return the `name` that tells this mapping from its alternatives."""
+    tag: str | None = schema.get("properties", {}).get("name", {}).get("const")
+    return tag
+
+
+def _allowed(schemas: Sequence[Mapping[str, Any]]) -> str:
+    """Return in words what a value may be."""
+    return " or ".join(dict.fromkeys(_words(schema) for schema in schemas))
+
+
+def _words(schema: Mapping[str, Any]) -> str:
+    """Return in words what one alternative is."""
+    if "const" in schema:
+        return str(schema["const"])
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
+        signs = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+        bounds = " and ".join(f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)
+        return ("a whole number " if kind == "integer" else "a number ") + bounds if bounds else "a number"
+    if kind == "array":
+        items = schema.get("prefixItems")
+        if items:
+            return f"a list of {len(items)}, each {_allowed(_alternatives(items[0]))}"
+        least = f" of at least {schema['minItems']}" if "minItems" in schema else ""
+        return f"a list{least}, each {_allowed(_alternatives(schema['items']))}"
+    if kind == "object" and "properties" in schema:
+        tag = _tag(schema)
+        keys = (f"name: {tag}" if tag and key == "name" else key for key in schema["properties"])
+        return f"a mapping {{{', '.join(keys)}}}"
+    if kind == "object":
+        return f"a mapping of names, each {_allowed(_alternatives(schema['additionalProperties']))}"
+    if kind == "string" and "pattern" in schema:
+        return "1 to 64 letters, digits, _ . or -, the first a letter or a digit"
+    return {"string": "text", "boolean": "true or false", "null": "null"}[str(kind)]
+
+
+# What names mean
+
+
+def _semantic(scenario: Scenario, known: Known) -> Iterator[_Problem]:
+    """Yield what is wrong with the names and numbers of a well-formed scenario."""
+    # Imported here because they bring torch, which `list` and `schema` do without.
+    from fedsim.metrics import parse_metric
+    from fedsim.transcript import PUBLIC, SERVER
+    from fedsim.views import parse_vantage
+
+    data, federation = scenario.data, scenario.federation
+    if data.source not in known.sources:
+        yield _Problem(("data", "source"), _unknown("data source", data.source, known.sources))
+    records = data.candidates + data.background
+    if data.clients > records:
+        yield _Problem(("data", "clients"), f"{data.clients} clients, but only {records} records to deal")
+    if isinstance(federation.clients_per_round, int) and federation.clients_per_round > data.clients:
+        message = f"got {federation.clients_per_round}, but there are {data.clients} clients (`data.clients`)"
+        yield _Problem(("federation", "clients_per_round"), message)
+    yield from _plugin(("federation", "strategy"), federation.strategy, known.strategies, "strategy")
+    for index, mod in enumerate(federation.mods):
+        yield from _plugin(("federation", "mods", index), mod, known.mods, "client mod")
+    for index, audit in enumerate(scenario.audits):
+        place = ("audits", index)
+        try:
+            parse_vantage(audit.vantage, data.clients)
+        except ValueError as error:
+            yield _Problem((*place, "vantage"), f"{error}{nearest(audit.vantage, (PUBLIC, SERVER))}")
+        game = audit.game if isinstance(audit.game, str) else audit.game.name
+        if isinstance(audit.game, LabelGame) and audit.game.client >= data.clients:
+            yield _Problem((*place, "game", "client"), f"got {audit.game.client}; clients are 0 to {data.clients - 1}")
+        fitting = [name for name, its_game in known.attacks.items() if its_game == game]
+        for number, attack in enumerate(audit.attacks):
+            here = (*place, "attacks", number)
+            if attack not in known.attacks:
+                yield _Problem(here, _unknown("attack", attack, fitting))
+            elif attack not in fitting:
+                theirs, allowed = known.attacks[attack], ", ".join(fitting)
+                yield _Problem(here, f"{attack} plays the game {theirs}, not this audit's {game}; allowed: {allowed}")
+            elif attack in audit.attacks[:number]:
+                yield _Problem(here, f"{attack} stands twice; keep one of the two")
+    for index, claim in enumerate(scenario.claims):
+        try:
+            parse_metric(claim.metric)
+        except ValueError as error:
+            yield _Problem(("claims", index, "metric"), str(error))
+
+
+def _plugin(place: KeyPath, plugin: Plugin, known: Mapping[str, Mapping[str, object]], what: str) -> Iterator[_Problem]:
+    """Yield what is wrong with the name and the options of a strategy or a mod."""
+    if plugin.name not in known:
+        yield _Problem((*place, "name"), _unknown(what, plugin.name, known))
+        return
+    options = known[plugin.name]
+    for name, value in plugin.options.items():
+        here = (*place, "options", name)
+        if name not in options:
+            yield _Problem(here, _unknown(f"option of {plugin.name}", name, options))
+        elif not _fits(value, options[name]):
+            yield _Problem(here, f"got {_shown(value)}; allowed: {_KINDS[_kind(options[name])]}")
+
+
+def _unknown(what: str, name: str, names: Collection[str]) -> str:
+    """Return the message for a name that is not in the table."""
+    return f"no {what} {_shown(name)}; allowed: {', '.join(names) or 'none'}{nearest(name, names)}"
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _kind(option: object) -> type:
+    """Return the type of an option given by its type or its default."""
+    return option if isinstance(option, type) else type(option)
+
+
+def _fits(value: object, option: object) -> bool:
+    """Return whether `value` may be given for an option; a whole number is a number, and true is not."""
+    kind = _kind(option)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    """Return a key path as `--set` takes it."""
+    return _printable(".".join(map(str, path)))
+
+
+def _shown(value: object) -> str:
+    """Return a value as one short printable piece of text."""
+    text = "nothing" if value is None else json.dumps(value) if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _printable(text: str) -> str:
+    """Return `text` on one line and without control characters: it can neither forge a line nor drive a terminal."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

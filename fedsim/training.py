@@ -1,0 +1,137 @@
+"""Local training of one client as a pure function of (parameters, records, randomness)."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsim.models import Model, Params
+from fedsim.scenario import Local
+
+
+class Trained(NamedTuple):
+    """What local training returns."""
+
+    params: Params
+    loss: float  # mean training loss over the last epoch
+    steps: int
+
+
+class Evaluated(NamedTuple):
+    """How a model does on some records."""
+
+    accuracy: float
+    loss: float
+
+
+def train(
+    model: Model,
+    params: Params,
+    x: Tensor,
+    y: Tensor,
+    local: Local,
+    order: np.random.Generator,
+    noise: torch.Generator,
+    proximal_mu: float = 0.0,
+) -> Trained:
+    """Return the parameters after local training on x [n, ...], y [n] (the arguments are left as they were).
+
+    order: shuffles the records each epoch. noise: draws dropout masks. proximal_mu: weight of FedProx's pull towards the parameters received
+    (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain training.
+    """
+    start = [value.detach() for value in params.values()]
+    names = list(params)
+    leaves = [value.clone().requires_grad_() for value in start]
+    step = OPTIMIZERS[local.optimizer](local)
+    stopping = local.early_stopping
+    rows = order.permutation(len(y))
+    held = torch.from_numpy(rows[: min(round(len(y) * stopping.holdout), len(y) - 1)] if stopping else rows[:0])
+    rows = rows[len(held) :]
+    best, patience = float("inf"), stopping.patience if stopping else 0
+    epoch_loss, steps = 0.0, 0
+    for _ in range(local.epochs):
+        epoch_loss = 0.0
+        for batch in torch.from_numpy(order.permutation(rows)).split(local.batch_size):
+            logits = model.apply(dict(zip(names, leaves, strict=True)), x[batch], noise)
+            loss = F.cross_entropy(logits, y[batch], label_smoothing=local.label_smoothing)
+            gradients = torch.autograd.grad(loss, leaves)
+            with torch.no_grad():
+                if proximal_mu:
+                    torch._foreach_add_(gradients, torch._foreach_sub(leaves, start), alpha=proximal_mu)
+                if local.clip_gradient is not None:
+                    norm = torch.nn.utils.get_total_norm(gradients)
+                    torch._foreach_mul_(gradients, (local.clip_gradient / norm).clamp(max=1.0))
+                if local.weight_decay:
+                    torch._foreach_add_(gradients, leaves, alpha=local.weight_decay)
+                step(leaves, gradients)
+            epoch_loss += float(loss.detach()) * len(batch) / len(rows)
+            steps += 1
+        if len(held):
+            held_loss = evaluate(model, dict(zip(names, leaves, strict=True)), x[held], y[held]).loss
+            patience = stopping.patience if stopping and held_loss < best else patience - 1
+            best = min(best, held_loss)
+            if patience == 0:
+                break
+    return Trained({name: leaf.detach() for name, leaf in zip(names, leaves, strict=True)}, epoch_loss, steps)
+
+
+Step = Callable[[list[Tensor], Sequence[Tensor]], None]
+"""Moves the parameters in place, given their gradients."""
+
+
+def sgd(local: Local) -> Step:
+    """Return stochastic gradient descent with (heavy-ball) momentum, as `torch.optim.SGD` does it."""
+    velocity: list[Tensor] = []
+
+    def step(leaves: list[Tensor], gradients: Sequence[Tensor]) -> None:
+        if local.momentum:
+            if velocity:
+                torch._foreach_mul_(velocity, local.momentum)
+                torch._foreach_add_(velocity, gradients)
+            else:
+                velocity.extend(gradient.clone() for gradient in gradients)
+            gradients = velocity
+        torch._foreach_add_(leaves, gradients, alpha=-local.learning_rate)
+
+    return step
+
+
+def adam(local: Local, beta_1: float = 0.9, beta_2: float = 0.999, tiny: float = 1e-8) -> Step:
+    """Return Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) with the usual constants, as `torch.optim.Adam` does it."""
+    first: list[Tensor] = []
+    second: list[Tensor] = []
+    count = 0
+
+    def step(leaves: list[Tensor], gradients: Sequence[Tensor]) -> None:
+        nonlocal count
+        if not first:
+            first.extend(torch.zeros_like(gradient) for gradient in gradients)
+            second.extend(torch.zeros_like(gradient) for gradient in gradients)
+        count += 1
+        torch._foreach_lerp_(first, gradients, 1 - beta_1)
+        torch._foreach_mul_(second, beta_2)
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta_2)
+        spread = torch._foreach_sqrt(second)
+        torch._foreach_div_(spread, (1 - beta_2**count) ** 0.5)
+        torch._foreach_add_(spread, tiny)
+        torch._foreach_addcdiv_(leaves, first, spread, -local.learning_rate / (1 - beta_1**count))
+
+    return step
+
+
+# torch.optim's objects cost as much again as a small model's whole step, and their first use imports the compiler (over a second).
+OPTIMIZERS: dict[str, Callable[[Local], Step]] = {"sgd": sgd, "adam": adam}
+
+
+def evaluate(model: Model, params: Params, x: Tensor, y: Tensor) -> Evaluated:
+    """Return accuracy and mean cross-entropy on x [n, ...], y [n] (n >= 1), without dropout."""
+    with torch.no_grad():
+        parts = [model.apply(params, chunk, None) for chunk in x.split(1000)]
+        logits = torch.cat(parts)
+        return Evaluated(
+            accuracy=float((logits.argmax(dim=1) == y).double().mean()),
+            loss=float(F.cross_entropy(logits.double(), y)),
+        )

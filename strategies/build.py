@@ -1,0 +1,28 @@
+"""From a scenario's words to Flower's objects."""
+
+from collections.abc import Sequence
+
+from flwr.clientapp.typing import Mod as FlowerMod
+from flwr.serverapp import strategy as flower
+
+from fedsim.scenario import Plugin
+from strategies.mods import MODS
+from strategies.table import STRATEGIES
+
+
+def build_strategy(plugin: Plugin, evaluate_clients: bool) -> flower.Strategy:
+    """Return the Flower strategy a scenario names. It trains on all the nodes that the Grid offers, since the Grid draws the cohort."""
+    row = STRATEGIES[plugin.name]
+    return row.make(
+        **{**row.options, **plugin.options},
+        fraction_train=1.0,
+        fraction_evaluate=1.0 if evaluate_clients else 0.0,
+        min_train_nodes=0,
+        min_evaluate_nodes=0,
+        min_available_nodes=0,
+    )
+
+
+def build_mods(plugins: Sequence[Plugin]) -> list[FlowerMod]:
+    """Return the Flower client mods a scenario names, outermost first."""
+    return [MODS[plugin.name].make(**{**MODS[plugin.name].options, **plugin.options}) for plugin in plugins]

@@ -1,0 +1,179 @@
+"""Small leaky federations for the tests of attacks: softmax regression, full-batch descent, every message made by hand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsim.attack import Attack, Bools, fold, score
+from fedsim.randomness import generator
+from fedsim.transcript import SERVER, Event, client, frozen
+from fedsim.views import (
+    Answer,
+    Ask,
+    Floats,
+    LabelAsk,
+    Oracle,
+    Parameters,
+    PropertyAsk,
+    Public,
+    RecordAsk,
+    Records,
+    Vantage,
+    softmax,
+    visible,
+    white_box,
+)
+
+CLIENTS, ROUNDS, EPOCHS, RATE = 4, 4, 10, 0.3
+
+
+def apply(parameters: Parameters, x: torch.Tensor) -> torch.Tensor:
+    """Return the logits of softmax regression."""
+    return x @ parameters["layer0.weight"].T + parameters["layer0.bias"]
+
+
+def public(classes: int, rounds: int = ROUNDS, epochs: int = EPOCHS, batch: int = 10**6) -> Public:
+    """Return what everybody knows of these federations."""
+    return Public(classes, CLIENTS, rounds, apply, epochs, batch, RATE, "sgd")
+
+
+@dataclass(frozen=True)
+class World:
+    """One finished federation: its messages, what the public may query, and its secrets."""
+
+    events: tuple[Event, ...]
+    released: Oracle
+    members: Bools
+
+
+Party = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def run(setup: Public, parties: Sequence[Party], features: int, members: Bools) -> World:
+    """Return the world in which `parties` train together from zero, all of them in every round."""
+    model = {"layer0.weight": np.zeros((setup.classes, features)), "layer0.bias": np.zeros(setup.classes)}
+    events = []
+    for number in range(1, setup.rounds + 1):
+        broadcast, replies = frozen(model), []
+        for index, (x, y) in enumerate(parties):
+            events.append(Event(number, "train", SERVER, client(index), broadcast, {}))
+            replies.append(_descend(setup, model, x, y))
+            facts = {"num-examples": len(y)}
+            events.append(Event(number, "train-reply", client(index), SERVER, frozen(replies[-1]), facts))
+        weights = np.array([len(y) for _, y in parties]) / sum(len(y) for _, y in parties)
+        model = {name: sum(w * reply[name] for w, reply in zip(weights, replies, strict=True)) for name in model}
+    events.append(Event(setup.rounds, "final", SERVER, SERVER, frozen(model), {}))
+    return World(tuple(events), white_box(setup, model), members)
+
+
+def _descend(setup: Public, model: dict[str, Floats], x: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, Floats]:
+    weight, bias = model["layer0.weight"], model["layer0.bias"]
+    for _ in range(setup.local_epochs):
+        error = softmax(x @ weight.T + bias) - np.eye(setup.classes)[y]
+        weight, bias = weight - RATE * error.T @ x / len(y), bias - RATE * error.mean(axis=0)
+    return {"layer0.weight": weight, "layer0.bias": bias}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Several worlds of one game and what is asked of each."""
+
+    setup: Public
+    ask: Ask
+    worlds: tuple[World, ...]
+
+    @property
+    def members(self) -> Bools:
+        """Secrets [worlds, items]."""
+        return np.stack([world.members for world in self.worlds])
+
+
+def record_study(seed: int, worlds: int = 12, items: int = 80, features: int = 60, classes: int = 4, population: int = 150) -> Study:
+    """Return half-split worlds whose labels are pure noise: what the model knows of them it has memorised."""
+    rng = generator(seed, "records")
+
+    def draw(count: int, owners: bool) -> Records:
+        x = rng.standard_normal((count, features)).astype(np.float32)
+        owner = np.arange(count) % CLIENTS if owners else np.full(count, -1)
+        return Records(x, rng.integers(classes, size=count), owner.astype(np.int64))
+
+    ask, setup = RecordAsk(draw(items, True), draw(population, False)), public(classes)
+    results = []
+    for _ in range(worlds):
+        members = rng.permuted(np.arange(items) % 2 == 0)
+        held = [members & (ask.items.owner == index) for index in range(CLIENTS)]
+        results.append(run(setup, [(ask.items.x[mask], ask.items.y[mask]) for mask in held], features, members))
+    return Study(setup, ask, tuple(results))
+
+
+def property_study(seed: int, worlds: int = 16, size: int = 120) -> Study:
+    """Return worlds of two populations in which the label follows another feature for records with the property."""
+    rng = generator(seed, "property")
+
+    def draw(count: int, share: float) -> Records:
+        x = rng.standard_normal((count, 4)).astype(np.float32)
+        has = rng.random(count) < share
+        return Records(x, np.where(has, x[:, 0] > 0, x[:, 1] > 0).astype(np.int64), np.full(count, -1))
+
+    setup, results = public(2), []
+    for answer in rng.permutation(np.arange(worlds) % 2 == 0):
+        parts = [draw(size // CLIENTS, 0.7 if answer else 0.3) for _ in range(CLIENTS)]
+        results.append(run(setup, [(part.x, part.y) for part in parts], 4, np.array([answer])))
+    return Study(setup, PropertyAsk(draw(400, 0.3), draw(400, 0.7)), tuple(results))
+
+
+def label_study(seed: int, worlds: int = 12, classes: int = 8) -> Study:
+    """Return worlds in which client 0 holds a random half of the classes, and the others hold all."""
+    rng = generator(seed, "labels")
+    centres = rng.standard_normal((classes, 10))
+
+    def draw(labels: NDArray[np.int64]) -> Party:
+        return (centres[labels] + rng.standard_normal((len(labels), 10))).astype(np.float32), labels
+
+    setup, results = public(classes), []
+    for _ in range(worlds):
+        held = rng.permuted(np.arange(classes) < classes // 2)
+        own = draw(rng.choice(np.flatnonzero(held), size=40))
+        results.append(run(setup, [own, *(draw(rng.integers(classes, size=40)) for _ in range(CLIENTS - 1))], 10, held))
+    x, y = draw(np.repeat(np.arange(classes), 20))
+    return Study(setup, LabelAsk(0, Records(x, y, np.full(len(y), -1)), classes), tuple(results))
+
+
+def everyone(study: Study) -> Bools:
+    """Return the matrix in which each world may use all the others as references."""
+    return ~np.eye(len(study.worlds), dtype=bool)
+
+
+def view(world: World, vantage: str) -> tuple[Event, ...]:
+    """Return the events that parties joined by + see."""
+    return visible(Vantage(frozenset(vantage.split("+"))), world.events)
+
+
+def signals(attack: Attack, study: Study, vantage: str = SERVER) -> Floats:
+    """Return the signal of every world [worlds, rows, ...]."""
+    folded = (fold(attack.signal, study.setup, study.ask, view(world, vantage), world.released) for world in study.worlds)
+    return np.stack(list(folded))
+
+
+def scores(attack: Attack, study: Study, measured: Floats, members: Bools, seed: int = 0) -> Floats:
+    """Return the scores [worlds, items] with every world as a target."""
+    targets = np.ones(len(study.worlds), dtype=bool)
+    return score(attack, measured, members, targets, everyone(study), study.ask, seed)
+
+
+def masked(policy: Callable[[Floats], Floats | None]) -> Callable[[Oracle], Oracle]:
+    """Return what turns an oracle into one that shows `policy` of its probabilities."""
+
+    def wrap(oracle: Oracle) -> Oracle:
+        def answer(x: NDArray[np.float32]) -> Answer:
+            whole = oracle(x)
+            return Answer(whole.labels, None if whole.probabilities is None else policy(whole.probabilities))
+
+        return answer
+
+    return wrap
+
+
