@@ -1,4 +1,6 @@
-"""Privacy attacks: signals, tests, and one table of named rows. Nothing here imports Flower, the data loaders or the game."""
+"""Privacy attacks: signals, tests, and one table of named rows. Nothing here imports Flower, the data loaders or the
+game.
+"""
 
 from attacks.table import ATTACKS
 

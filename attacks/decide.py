@@ -9,7 +9,7 @@ from fedsim.errors import NotVisible
 from fedsim.views import Floats, Ints, RecordAsk
 
 STARVED = 10
-"""A class with fewer members or fewer non-members than this among the references takes the threshold of all classes together."""
+"""A class with fewer members or non-members than this among the references is judged by all classes together."""
 
 
 def higher(case: Case) -> Floats:
@@ -35,7 +35,7 @@ def item_labels(case: Case) -> Ints:
 
 
 def best_threshold(values: Floats, members: Bools) -> float:
-    """Return the t for which "member where value >= t" has the highest balanced accuracy, half-way between the values it separates.
+    """Return the t for which "member where value >= t" has the highest balanced accuracy, midway between two values.
 
     values, members: [k], with at least one member and one non-member.
     """
@@ -66,7 +66,7 @@ def _threshold_or(fallback: float, values: Floats, members: Bools, least: int) -
 
 
 def side_means(references: Floats, side: Bools) -> Floats:
-    """Return the mean [n, ...] of `references` [r, n, ...] over the worlds where `side` [r, n] holds; NaN where none does."""
+    """Return the mean [n, ...] of `references` [r, n, ...] over the worlds in `side` [r, n]; NaN without one."""
     weight = side.reshape(side.shape + (1,) * (references.ndim - 2)) & ~np.isnan(references)
     count = weight.sum(axis=0)
     total = np.where(weight, references, 0).sum(axis=0)
@@ -76,8 +76,9 @@ def side_means(references: Floats, side: Bools) -> Floats:
 def both_means(references: Floats, members: Bools) -> tuple[Floats, Floats]:
     """Return the mean [n] over IN and over OUT references, each complete.
 
-    A record that no reference (or every reference) trained on takes the other side's mean, moved by the mean shift of the records that
-    have both sides; where no record has both, by the difference between the two sides' overall means, and by nothing where one is empty.
+    A record that no reference (or every reference) trained on takes the other side's mean, moved by the mean shift of
+    the records that have both sides; where no record has both, by the difference between the two sides' overall means,
+    and by nothing where one is empty.
     """
     inside, outside = side_means(references, members), side_means(references, ~members)
     shift = mean_shift(inside, outside)
@@ -103,7 +104,7 @@ def above_out_mean(case: Case) -> Floats:
 
 
 def share_of(counts: NDArray[np.number], of: NDArray[np.number] | int, tie_break: Floats) -> Floats:
-    """Return counts / of, moved up by less than the gap to the next possible share, in the order of `tie_break` (in [0, 1))."""
+    """Return counts / of, moved up by less than the gap to the next share, in the order of `tie_break`, in [0, 1]."""
     largest_of = int(np.max(of))
     return np.asarray(counts / of + np.minimum(tie_break, 1 - 1e-12) / (largest_of**2 + 1), dtype=np.float64)
 
@@ -121,9 +122,9 @@ def population_quantile(case: Case) -> Floats:
 
 
 def reference_quantile(case: Case) -> Floats:
-    """Return the share of references without the record whose loss on it is higher (attack R); ties are ordered by the mean difference.
+    """Return the share of references without the record whose loss on it is higher (attack R).
 
-    A record that every reference trained on gets 1/2.
+    Ties are ordered by the mean difference. A record that every reference trained on gets 1/2.
     Source: Ye et al., "Enhanced membership inference attacks against machine learning models", CCS 2022.
     """
     out = ~case.members
@@ -140,9 +141,10 @@ def lower_over_rounds(case: Case) -> Floats:
 
 
 def below_out_mean_over_rounds(case: Case) -> Floats:
-    """Return the mean over rounds of (mean loss of the references without the record) - (loss), over the rounds that both have.
+    """Return the mean over rounds of (mean loss of the references without the record) - (loss).
 
-    A record without such a round is compared with all references; where even they share no round, with nothing.
+    Only rounds that both have count. A record without such a round is compared with all references; where even they
+    share no round with it, it scores 0.
     """
     gap = side_means(case.references, ~case.members) - case.target
     lacking = np.isnan(gap).all(axis=1)
@@ -153,7 +155,7 @@ def below_out_mean_over_rounds(case: Case) -> Floats:
 
 
 def lower_on_yes(case: Case) -> Floats:
-    """Return mean loss on the sample without the property minus mean loss on the one with it: a model fits what it was trained on.
+    """Return the mean loss on the sample without the property minus the mean loss on the one with it.
 
     Source: Suri and Evans, "Formalizing and estimating distribution inference risks", PETS 2022.
     """
@@ -161,9 +163,11 @@ def lower_on_yes(case: Case) -> Floats:
 
 
 def learned_threshold(case: Case) -> Floats:
-    """Return the signed distance of one statistic from a threshold; statistic, threshold and direction are learned on the references.
+    """Return the signed distance of one statistic from a threshold; statistic, threshold and direction are learned on
+    the references.
 
-    Of the columns [n, statistics] and the two directions, the one with the highest balanced accuracy on the references is taken.
+    Of the columns [n, statistics] and the two directions, the one with the highest balanced accuracy on the references
+    is taken.
     Source: Suri and Evans, "Formalizing and estimating distribution inference risks", PETS 2022.
     """
     members = case.members.ravel()

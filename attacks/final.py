@@ -1,7 +1,8 @@
 """Signals of the model as it stands at the end: one number, or one vector, for each record.
 
-Which model answers? The parameters after the last round where they are visible; else the released model if it shows whole probability
-vectors; else the latest broadcast model that crossed the vantage, queried as a white box; else the released model, masked as it is.
+Which model answers? The parameters after the last round where they are visible; else the released model if it shows
+whole probability vectors; else the latest broadcast model that crossed the vantage, queried as a white box; else the
+released model, masked as it is.
 """
 
 from collections.abc import Callable
@@ -52,13 +53,13 @@ def asked_records(ask: Ask) -> Records:
 
 
 def labels(state: Latest, released: Oracle, x: NDArray[np.float32]) -> Ints:
-    """Return the predicted classes [n]: every release shows them, so the released model answers unless its parameters are visible."""
+    """Return the predicted classes [n] of the final model: every release shows them."""
     oracle = white_box(state.public, state.arrays) if state.final and state.arrays is not None else released
     return oracle(x).labels
 
 
 def probabilities(state: Latest, released: Oracle, x: NDArray[np.float32]) -> Floats:
-    """Return the probabilities [n, classes] that the best visible model gives; raises NotVisible where only labels are shown."""
+    """Return the probabilities [n, classes] of the best visible model; NotVisible where only labels are shown."""
     if state.final and state.arrays is not None:
         return _shown(white_box(state.public, state.arrays)(x).probabilities)
     shown = released(x).probabilities
@@ -76,7 +77,8 @@ def _shown(values: Floats | None) -> Floats:
 def imputed(values: Floats) -> Floats:
     """Return `values` [n, classes] with each withheld entry (NaN) set to an equal share of the mass not shown.
 
-    Under top-k that is at most the smallest entry shown, so a class outside the list is treated as charitably as the list allows.
+    Under top-k that is at most the smallest entry shown, so a class outside the list is treated as charitably as the
+    list allows.
     """
     hidden = np.isnan(values)
     if not hidden.any():
@@ -101,7 +103,7 @@ def entropy(p: Floats, y: Ints) -> Floats:  # noqa: ARG001 - every measure takes
 
 
 def modified_entropy(p: Floats, y: Ints) -> Floats:
-    """Return -(1 - f_y) log f_y - sum_{i != y} f_i log(1 - f_i) [n]: low for a confident right answer, high for a confident wrong one.
+    """Return -(1 - f_y) log f_y - sum_{i != y} f_i log(1 - f_i) [n]: low if sure and right, high if sure and wrong.
 
     Source: Song and Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
     """
@@ -132,7 +134,7 @@ def _measure(measure: Callable[[Floats, Ints], Floats], state: Latest, released:
 
 def _hits(state: Latest, released: Oracle) -> Floats:
     records = asked_records(state.ask)
-    return (labels(state, released, records.x) == records.y).astype(np.float64)
+    return np.asarray(labels(state, released, records.x) == records.y, dtype=np.float64)
 
 
 def _of_probabilities(measure: Callable[[Floats, Ints], Floats]) -> Signal:

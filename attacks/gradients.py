@@ -13,7 +13,9 @@ from fedsim.transcript import SERVER, Arrays, Event, client
 from fedsim.views import Ask, Floats, Ints, Oracle, Parameters, Public, RecordAsk
 
 UPDATES_OF_AN_OWNER = 10
-"""At most this many updates of a client are compared: the mean has settled by then, and each costs one gradient a record."""
+"""At most this many updates of a client are compared: the mean has settled by then, and each costs one gradient a
+record.
+"""
 GRADIENT_NUMBERS = 20_000_000
 """Per-record gradients are materialised this many numbers at a time."""
 
@@ -39,7 +41,8 @@ def _start(public: Public, ask: Ask) -> Alignment:
 def comparable(broadcast: Arrays, reply: Arrays) -> bool:
     """Return whether a reply can be a trained copy of the broadcast model: same names, same shapes, real numbers."""
     return broadcast.keys() == reply.keys() and all(
-        reply[name].shape == array.shape and np.issubdtype(reply[name].dtype, np.floating) for name, array in broadcast.items()
+        reply[name].shape == array.shape and np.issubdtype(reply[name].dtype, np.floating)
+        for name, array in broadcast.items()
     )
 
 
@@ -68,8 +71,8 @@ def cosines(state: Alignment, reply: Arrays, rows: Ints) -> Floats:
     """Return the cosine [rows] of each record's gradient at the broadcast model with the descent `broadcast - reply`.
 
     A zero gradient or a zero update points nowhere: cosine 0.
-    Source: Li, Li, Ribeiro, "Effective passive membership inference attacks in federated learning against overparameterized models",
-    ICLR 2023, https://openreview.net/forum?id=QsCSLPP55Ku
+    Source: Li, Li, Ribeiro, "Effective passive membership inference attacks in federated learning against
+    overparameterized models", ICLR 2023, https://openreview.net/forum?id=QsCSLPP55Ku
     """
     assert state.broadcast is not None
     parameters = {name: torch.from_numpy(np.array(array)) for name, array in state.broadcast.items()}
@@ -106,5 +109,6 @@ def _finish(state: Alignment, released: Oracle) -> Floats:  # noqa: ARG001 - the
 
 
 UPDATE_COSINE = Signal(_start, _step, _finish)
-"""Mean cosine [rows] over the observed updates of the alleged owner; 0, which is no evidence, for an owner never seen and for the
-population, which nobody is alleged to hold."""
+"""Mean cosine [rows] over the observed updates of the alleged owner; 0, which is no evidence, for an owner never seen
+and for the population, which nobody is alleged to hold.
+"""

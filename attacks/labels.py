@@ -55,13 +55,14 @@ def last_bias(arrays: Arrays, classes: int) -> str | None:
 def label_counts(public: Public, ask: LabelAsk, broadcast: Arrays, reply: Arrays, examples: float) -> Floats:
     """Return how many records of each class [classes] make up one update; they sum to `examples`.
 
-    The gradient of the cross-entropy with respect to the last bias is the mean of f(x) - onehot(y). Summed over the local steps of plain
-    SGD, (broadcast - reply) / (learning rate x steps) = (P - I) q, where q is the share of each class and column c of P the mean answer
-    to records of class c, estimated on public records at both ends of the local training. q is the least-squares solution on the simplex.
-    For other optimisers the sign is right and the size is not.
+    The gradient of the cross-entropy with respect to the last bias is the mean of f(x) - onehot(y). Summed over the
+    local steps of plain SGD, (broadcast - reply) / (learning rate x steps) = (P - I) q, where q is the share of each
+    class and column c of P the mean answer to records of class c, estimated on public records at both ends of the local
+    training. q is the least-squares solution on the simplex. For other optimisers the sign is right and the size is
+    not.
 
-    Source: Wainakh et al., "User-level label leakage from gradients in federated learning", PETS 2022, https://arxiv.org/abs/2105.09369,
-    in its bias form.
+    Source: Wainakh et al., "User-level label leakage from gradients in federated learning", PETS 2022,
+    https://arxiv.org/abs/2105.09369, in its bias form.
     """
     name = last_bias(broadcast, ask.count)
     assert name is not None
@@ -71,7 +72,7 @@ def label_counts(public: Public, ask: LabelAsk, broadcast: Arrays, reply: Arrays
     answers = (ends[0] + ends[1]) / 2  # [m, classes]
     own = np.eye(ask.count)[ask.population.y]  # [m, classes]
     size = own.sum(axis=0)
-    mean = np.where(size > 0, (answers.T @ own) / np.maximum(size, 1), answers.mean(axis=0)[:, None])  # [classes, class c]
+    mean = np.where(size > 0, answers.T @ own / np.maximum(size, 1), answers.mean(axis=0)[:, None])  # [classes, class]
     return examples * simplex_least_squares(mean - np.eye(ask.count), moved / (public.learning_rate * steps))
 
 
@@ -84,7 +85,7 @@ def simplex_least_squares(matrix: Floats, target: Floats) -> Floats:
 
 def _finish(state: Histogram, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
     if not state.updates:
-        raise NotVisible(f"no readable update of client {state.ask.client} with its number of examples crossed this vantage")
+        raise NotVisible(f"no readable update of client {state.ask.client} crossed this vantage")
     return state.total / state.updates
 
 

@@ -24,12 +24,16 @@ LEAST_PUBLIC = 100
 """Public records below which a regression says nothing about a single record."""
 COMPONENTS = 16
 """Principal components of x that the regression sees."""
+LARGEST = 10
+"""Entries of the sorted vector that a network of all classes sees."""
 
 
 def shadow_classifier_per_class(case: Case) -> Floats:
-    """Return the log-odds [n] of "in" from one network per class, trained on the references' probability vectors [n, classes].
+    """Return the log-odds [n] of "in" from one network per class, trained on the references' probability vectors [n,
+    classes].
 
-    A class with fewer than 10 members or non-members in the shadow worlds takes a network of all classes on the sorted vector.
+    A class with fewer than 10 members or non-members in the shadow worlds takes a network of all classes on the sorted
+    vector.
     Source: Shokri et al., "Membership inference attacks against machine learning models", IEEE S&P 2017.
     """
     chosen = _draw(case, SHADOW_WORLDS)
@@ -42,18 +46,20 @@ def shadow_classifier_per_class(case: Case) -> Floats:
             starved[rows] = False
             scores[rows] = _learned(vectors[:, rows], members[:, rows], case.target[rows], case.rng)
     if starved.any():
-        scores[starved] = _learned(_largest_first(vectors), members, _largest_first(case.target[starved]), case.rng)
+        scores[starved] = _learned(
+            _largest(vectors, LARGEST), members, _largest(case.target[starved], LARGEST), case.rng
+        )
     return scores
 
 
 def shadow_classifier_top_three(case: Case) -> Floats:
-    """Return the log-odds [n] of "in" from one network on the three largest probabilities, trained on one reference world.
+    """Return the log-odds [n] of "in" from one network on the three largest probabilities, trained on one reference
+    world.
 
     Source: Salem et al., "ML-Leaks", NDSS 2019 (adversary 1).
     """
     chosen = _draw(case, 1)
-    vectors, target = _largest_first(case.references[chosen])[..., :3], _largest_first(case.target)[:, :3]
-    return _learned(vectors, case.members[chosen], target, case.rng)
+    return _learned(_largest(case.references[chosen], 3), case.members[chosen], _largest(case.target, 3), case.rng)
 
 
 def _draw(case: Case, worlds: int) -> list[int]:
@@ -61,12 +67,15 @@ def _draw(case: Case, worlds: int) -> list[int]:
     return sorted(case.rng.permutation(len(case.references))[:worlds].tolist())
 
 
-def _largest_first(vectors: Floats) -> Floats:
-    return -np.sort(-vectors, axis=-1)
+def _largest(vectors: Floats, count: int) -> Floats:
+    """Return the `count` largest entries of each vector, largest first."""
+    return np.asarray(-np.sort(-vectors, axis=-1)[..., :count])
 
 
 def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Generator) -> Floats:
-    """Return the log-odds [k] of `target` [k, features], learned from `vectors` [worlds, n, features]; 0 where only one side is known."""
+    """Return the log-odds [k] of `target` [k, features], learned from `vectors` [worlds, n, features]; 0 where only one
+    side is known.
+    """
     if members.all() or not members.any():
         return np.zeros(len(target))
     network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=0.01, max_iter=50, random_state=int(rng.integers(2**31)))
@@ -81,7 +90,8 @@ def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Gen
 
 
 def quantile_regression(case: Case) -> Floats:
-    """Return (margin - mu(x, y)) / sigma(x, y) [n]: how far above what is normal for such a record, learned on public records alone.
+    """Return (margin - mu(x, y)) / sigma(x, y) [n]: how far above what is normal for such a record, learned on public
+    records alone.
 
     mu and log sigma^2 are gradient-boosted trees on the leading principal components of x and on y.
     Source: Bertran et al., "Scalable membership inference attacks via quantile regression", NeurIPS 2023.
@@ -89,12 +99,14 @@ def quantile_regression(case: Case) -> Floats:
     if not isinstance(case.ask, RecordAsk):
         raise TypeError(f"a test of records needs a RecordAsk, got {type(case.ask).__name__}")
     if len(case.population) < LEAST_PUBLIC:
-        raise NotVisible(f"needs at least {LEAST_PUBLIC} public records to learn from, and the attacker holds {len(case.population)}")
+        raise NotVisible(f"needs at least {LEAST_PUBLIC} public records to learn from, got {len(case.population)}")
     public, items = case.ask.population, case.ask.items
     flat = [records.x.reshape(len(records), -1).astype(np.float64) for records in (public, items)]
     components = min(COMPONENTS, *flat[0].shape)
-    project = PCA(components, svd_solver="randomized" if components < min(flat[0].shape) else "full", random_state=0).fit(flat[0])
-    features, asked = (np.column_stack([project.transform(x), records.y]) for x, records in zip(flat, (public, items), strict=True))
+    solver = "randomized" if components < min(flat[0].shape) else "full"
+    project = PCA(components, svd_solver=solver, random_state=0).fit(flat[0])
+    features = np.column_stack([project.transform(flat[0]), public.y])
+    asked = np.column_stack([project.transform(flat[1]), items.y])
     mean = _trees().fit(features, case.population)
     residual = case.population - mean.predict(features)
     floor = 1e-6 + 1e-3 * residual.var()

@@ -1,15 +1,16 @@
-"""The likelihood-ratio attack: how much better do models trained with the record explain the answer than models trained without it?
+"""The likelihood-ratio attack: how much better do models trained with the record explain the answer than models trained
+without it?
 
-Source: Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022, https://arxiv.org/abs/2112.03570
+Source: Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022,
+https://arxiv.org/abs/2112.03570
 """
 
-import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import norm
 
-from attacks.decide import mean_shift
+from attacks.decide import mean_shift, side_means
 from fedsim.attack import Bools, Case
 from fedsim.views import Floats
 
@@ -30,15 +31,14 @@ class Side(NamedTuple):
 def side(references: Floats, chosen: Bools, spread: Spread) -> Side:
     """Return the normal fit [n] to `references` [r, n] where `chosen` [r, n].
 
-    "pooled": one spread for all records, of the residuals about each record's own mean, so that the differences between records do not
-    count. A record with fewer than two values takes the pooled spread too.
+    "pooled": one spread for all records, of the residuals about each record's own mean, so that the differences between
+    records do not count. A record with fewer than two values takes the pooled spread too.
     """
     values = np.where(chosen, references, np.nan)
     count = chosen.sum(axis=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns of a column without values, where NaN is what is meant
-        median, mean = np.nanmedian(values, axis=0), np.nanmean(values, axis=0)
-    squares = np.where(chosen, (references - mean) ** 2, 0).sum(axis=0)
+    median = np.full(len(count), np.nan)
+    median[count > 0] = np.nanmedian(values[:, count > 0], axis=0)
+    squares = np.where(chosen, (references - side_means(references, chosen)) ** 2, 0).sum(axis=0)
     freedom = np.maximum(count - 1, 0)
     if freedom.sum():
         pooled = np.sqrt(squares.sum() / freedom.sum())
@@ -50,7 +50,9 @@ def side(references: Floats, chosen: Bools, spread: Spread) -> Side:
 
 
 def fits(case: Case, spread: Spread) -> tuple[Side, Side]:
-    """Return the IN and the OUT fit; a record that lacks a side takes the other's median, moved by the mean shift of all records."""
+    """Return the IN and the OUT fit; a record that lacks a side takes the other's median, moved by the mean shift of
+    all records.
+    """
     inside, outside = side(case.references, case.members, spread), side(case.references, ~case.members, spread)
     shift = mean_shift(inside.median, outside.median)
     return (
@@ -67,6 +69,8 @@ def online(case: Case, spread: Spread) -> Floats:
 
 
 def offline(case: Case, spread: Spread) -> Floats:
-    """Return the z-score [n] of the margin among models without the record: the order of the one-sided tail probability, unsaturated."""
+    """Return the z-score [n] of the margin among models without the record: the order of the one-sided tail
+    probability, unsaturated.
+    """
     outside = fits(case, spread)[1]
     return (case.target - outside.median) / outside.deviation

@@ -1,5 +1,8 @@
 """Signals for a model that shows only labels: how much noise does a record bear before its label falls?"""
 
+from collections.abc import Iterator
+from itertools import chain
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,19 +19,19 @@ COPIES = 20
 """Noisy copies at each strength."""
 
 
-def noisy(x: NDArray[np.float32], two_valued: NDArray[np.bool_], scale: Floats, other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return copies [strengths x copies, n, ...] of x [n, ...], the same noise for every record.
+def noisy(
+    x: NDArray[np.float32], two_valued: NDArray[np.bool_], scale: Floats, other: NDArray[np.float32]
+) -> Iterator[NDArray[np.float32]]:
+    """Return copies of x [n, ...], one after the other, each with the same noise for every record.
 
     two_valued, scale [...]: what each feature is; other [n, ...]: x with every two-valued feature changed.
     """
     rng = generator(0, "noise")
-    copies = []
     for flip, size in zip(FLIPS, SCALES, strict=True):
         for _ in range(COPIES):
             change = rng.random(x.shape[1:]) < flip
             shift = (rng.standard_normal(x.shape[1:]) * size * scale).astype(np.float32)
-            copies.append(np.where(two_valued, np.where(change, other, x), x + shift))
-    return np.stack(copies)
+            yield np.where(two_valued, np.where(change, other, x), x + shift)
 
 
 def _finish(state: Latest, released: Oracle) -> Floats:
@@ -38,12 +41,12 @@ def _finish(state: Latest, released: Oracle) -> Floats:
     low, high = everything.x.min(axis=0), everything.x.max(axis=0)
     two_valued = ((everything.x == low) | (everything.x == high)).all(axis=0)
     copies = noisy(items.x, two_valued, everything.x.astype(np.float64).std(axis=0), low + high - items.x)
-    kept = np.zeros(len(everything))
-    kept[len(items) :] = np.nan
-    kept[: len(items)] = np.mean([labels(state, released, copy) == items.y for copy in [items.x, *copies]], axis=0)
-    return kept
+    kept = np.mean([labels(state, released, copy) == items.y for copy in chain([items.x], copies)], axis=0)
+    return np.concatenate([kept, np.full(len(everything) - len(items), np.nan)])
 
 
 NOISE_ROBUSTNESS = Signal(watch, keep_latest, _finish)
-"""Share of the record and its noisy copies that get the record's label [rows]; NaN for the population, which is not queried, to save
-queries. The noise comes in several strengths, so that the share measures a distance and not only a hit."""
+"""Share of the record and its noisy copies that get the record's label [rows]; NaN for the population, which is not
+queried, to save queries. The noise comes in several strengths, so that the share measures a distance and not only a
+hit.
+"""

@@ -1,6 +1,7 @@
 """The relative attack: is the model surer of this record, compared with other models, than it is of public records?
 
-Source: Zarifzadeh, Liu, Shokri, "Low-cost high-power membership inference attacks", ICML 2024, https://arxiv.org/abs/2312.03262
+Source: Zarifzadeh, Liu, Shokri, "Low-cost high-power membership inference attacks", ICML 2024,
+https://arxiv.org/abs/2312.03262
 """
 
 import numpy as np
@@ -26,7 +27,9 @@ def online(case: Case) -> Floats:
 
 
 def offline(case: Case) -> Floats:
-    """Return the score [n] with p(x) = ((1 + a) p_out(x) + 1 - a) / 2, from references without the record; a is tuned on references."""
+    """Return the score [n] with p(x) = ((1 + a) p_out(x) + 1 - a) / 2, from references without the record; a is tuned
+    on references.
+    """
     outside = both_means(case.references, case.members)[1]
     return dominated(case, blend(outside, tuned(case.references, case.members)))
 
@@ -37,7 +40,8 @@ def blend(outside: Floats, a: float) -> Floats:
 
 
 def dominated(case: Case, p: Floats) -> Floats:
-    """Return the share of public records z with ratio_x / ratio_z >= gamma, where ratio = confidence / mean confidence of references.
+    """Return the share of public records z with ratio_x / ratio_z >= gamma, where ratio = confidence / mean confidence
+    of references.
 
     A grid of 1 / |z| makes ties, so equal shares are ordered by ratio_x; unequal ones never change places.
     """

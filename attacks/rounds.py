@@ -26,7 +26,9 @@ def _start(public: Public, ask: Ask) -> Trajectory:
 
 
 def _rounds_behind(event: Event) -> int:
-    """Training in round t starts from the model after t - 1 rounds; evaluation in round t and "final" show the one after t."""
+    """Training in round t starts from the model after t - 1 rounds; evaluation in round t and "final" show the one
+    after t.
+    """
     return event.round - 1 if event.kind == "train" else event.round
 
 
@@ -62,6 +64,6 @@ def _finish(state: Trajectory, released: Oracle) -> Floats:
 LOSS_TRAJECTORY = Signal(_start, _step, _finish)
 """Loss [rows, rounds + 1]: column t is the model after t rounds (0: the initial one), NaN where it was not seen.
 
-The first model seen of a column counts; the last column comes from the final parameters, or from the released model if it shows whole
-probability vectors.
+The first model seen of a column counts; the last column comes from the final parameters, or from the released model if
+it shows whole probability vectors.
 """

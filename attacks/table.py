@@ -11,29 +11,51 @@ from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
 from fedsim.attack import Attack
 
-YEOM = "Yeom, Giacomelli, Fredrikson, Jha: Privacy risk in machine learning: analyzing the connection to overfitting. IEEE CSF 2018"
+YEOM = (
+    "Yeom, Giacomelli, Fredrikson, Jha: Privacy risk in machine learning: analyzing the connection to overfitting. "
+    "IEEE CSF 2018"
+)
 YEOM_LINK = "https://arxiv.org/abs/1709.01604"
-SHOKRI = "Shokri, Stronati, Song, Shmatikov: Membership inference attacks against machine learning models. IEEE S&P 2017"
+SHOKRI = (
+    "Shokri, Stronati, Song, Shmatikov: Membership inference attacks against machine learning models. IEEE S&P 2017"
+)
 SHOKRI_LINK = "https://arxiv.org/abs/1610.05820"
 SALEM = "Salem, Zhang, Humbert, Berrang, Fritz, Backes: ML-Leaks. NDSS 2019"
 SALEM_LINK = "https://arxiv.org/abs/1806.01246"
 SONG = "Song, Mittal: Systematic evaluation of privacy risks of machine learning models. USENIX Security 2021"
 SONG_LINK = "https://arxiv.org/abs/2003.10595"
-WATSON = "Watson, Guo, Cormode, Sablayrolles: On the importance of difficulty calibration in membership inference attacks. ICLR 2022"
+WATSON = (
+    "Watson, Guo, Cormode, Sablayrolles: On the importance of difficulty calibration in membership inference attacks. "
+    "ICLR 2022"
+)
 WATSON_LINK = "https://arxiv.org/abs/2111.08440"
-CARLINI = "Carlini, Chien, Nasr, Song, Terzis, Tramer: Membership inference attacks from first principles. IEEE S&P 2022"
+CARLINI = (
+    "Carlini, Chien, Nasr, Song, Terzis, Tramer: Membership inference attacks from first principles. IEEE S&P 2022"
+)
 CARLINI_LINK = "https://arxiv.org/abs/2112.03570"
 ZARIFZADEH = "Zarifzadeh, Liu, Shokri: Low-cost high-power membership inference attacks. ICML 2024"
 ZARIFZADEH_LINK = "https://arxiv.org/abs/2312.03262"
-YE = "Ye, Maddi, Murakonda, Bindschaedler, Shokri: Enhanced membership inference attacks against machine learning models. CCS 2022"
+YE = (
+    "Ye, Maddi, Murakonda, Bindschaedler, Shokri: Enhanced membership inference attacks against machine learning "
+    "models. CCS 2022"
+)
 YE_LINK = "https://arxiv.org/abs/2111.09679"
-BERTRAN = "Bertran, Tang, Kearns, Morgenstern, Roth, Wu: Scalable membership inference attacks via quantile regression. NeurIPS 2023"
+BERTRAN = (
+    "Bertran, Tang, Kearns, Morgenstern, Roth, Wu: Scalable membership inference attacks via quantile regression. "
+    "NeurIPS 2023"
+)
 BERTRAN_LINK = "https://arxiv.org/abs/2307.03694"
 CHOQUETTE = "Choquette-Choo, Tramer, Carlini, Papernot: Label-only membership inference attacks. ICML 2021"
 CHOQUETTE_LINK = "https://arxiv.org/abs/2007.14321"
-ZHU = "Zhu, Li, Gu et al.: FedMIA: an effective membership inference attack exploiting all-for-one in federated learning. CVPR 2025"
+ZHU = (
+    "Zhu, Li, Gu et al.: FedMIA: an effective membership inference attack exploiting all-for-one in federated "
+    "learning. CVPR 2025"
+)
 ZHU_LINK = "https://arxiv.org/abs/2402.06289"
-LI = "Li, Li, Ribeiro: Effective passive membership inference attacks in federated learning against overparameterized models. ICLR 2023"
+LI = (
+    "Li, Li, Ribeiro: Effective passive membership inference attacks in federated learning against overparameterized "
+    "models. ICLR 2023"
+)
 LI_LINK = "https://openreview.net/forum?id=QsCSLPP55Ku"
 SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PETS 2022"
 SURI_LINK = "https://arxiv.org/abs/2109.06024"

@@ -62,7 +62,7 @@ def verdict(measurement: Measured | Unresolved, at_most: float, *, null_ok: bool
     if measurement.high > at_most:
         return Verdict("inconclusive", f"The claimed {at_most:g} lies inside {interval}: more worlds would narrow it.")
     if not planted_ok:
-        return Verdict("inconclusive", "The planted leak was not found: the attack is too weak for its silence to count.")
+        return Verdict("inconclusive", "The planted leak was not found: the attack is too weak to clear anyone.")
     return Verdict("not refuted", f"All of {interval} lies at or below the claimed {at_most:g}.")
 
 

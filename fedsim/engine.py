@@ -39,6 +39,7 @@ class Recipes(NamedTuple):
 
     strategy: Callable[[Plugin, bool], Strategy]
     mods: Callable[[Sequence[Plugin]], list[Mod]]
+    min_clients: Callable[[Plugin], int]  # fewest replies a round with which the strategy does what its name says
 
 
 @dataclass(frozen=True)

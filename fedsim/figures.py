@@ -1,4 +1,4 @@
-"""The figures of a report, drawn from a results record and its evidence: for the page as SVG, for papers as SVG and PDF.
+"""The figures of a report, drawn from a results record and its evidence, as SVG for the page and PDF for papers.
 
 Matplotlib is imported inside the functions, so that the command line starts quickly.
 """
@@ -46,7 +46,7 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "fedsim",
     "pdf.fonttype": 42,
 }
-PAGE_FONT = "-apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"  # narrower than the font measured with
+PAGE_FONT = "-apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"  # narrower than the one laid out
 
 
 class Drawing(NamedTuple):
@@ -109,7 +109,7 @@ def label(metric: str) -> str:
 
 
 def tpr_metric(findings: Sequence[Finding]) -> str | None:
-    """Return the true-positive rate to show beside the AUC: at 1 % where any finding resolves it, else at 10 %, else none."""
+    """Return the true-positive rate to show beside the AUC: at 1 % if any finding resolves it, else at 10 %, else none."""
     for metric in ("tpr@fpr=0.01", "tpr@fpr=0.1"):
         if any(finding.metrics[metric].reason is None for finding in findings if metric in finding.metrics):
             return metric
@@ -128,16 +128,17 @@ def dots(record: Results, metric: str) -> Drawing:
     figure = Figure(figsize=(WIDTH, 0.3 * rows + 1.0), layout="constrained")
     axes = figure.add_subplot()
     bounds = _bounds(record, metric)
-    words, ticks, names, ends = [], [], [], [parse_metric(metric).chance or 0.0]
+    words, ticks, names, heads, ends = [], [], [], [], [parse_metric(metric).chance or 0.0]
     row = 0
     for audit, findings in audits.items():
         ticks.append(row)
-        names.append(f"{audit} ({findings[0].vantage})")
+        names.append(_short(f"{audit} ({findings[0].vantage})"))
+        heads.append(row)
         row += 1
         for finding in findings:
             found = finding.metrics.get(metric)
             ticks.append(row)
-            names.append(finding.attack)
+            names.append(_short(finding.attack))
             ends += _dot(axes, row, finding, found, bounds.get((audit, finding.attack)))
             words.append(f"{audit} {finding.attack} {_words(finding, found)}")
             row += 1
@@ -147,8 +148,8 @@ def dots(record: Results, metric: str) -> Drawing:
     axes.set_xlim(max(low - pad, 0.0), min(high + pad, 1.0) if high <= 1 else high + pad)
     axes.set_ylim(row - 0.4, -0.6)
     axes.set_yticks(ticks, names)
-    for text in axes.get_yticklabels():
-        text.set_weight("bold" if text.get_text().endswith(")") else "normal")  # an attack's name has no brackets
+    for tick, text in zip(ticks, axes.get_yticklabels(), strict=True):
+        text.set_fontweight("bold" if tick in heads else "normal")
     axes.tick_params(axis="y", length=0, pad=9)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=RULE, linewidth=0.6)
@@ -175,13 +176,19 @@ def _dot(axes: "Axes", row: int, finding: Finding, found: Quantity | None, bound
     return [found.low, found.high, bound]
 
 
+def _short(name: str, most: int = 26) -> str:
+    """The name, cut where it would leave no room for the figure."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def _bounds(record: Results, metric: str) -> Mapping[tuple[str, str], float]:
     """The bound claimed for each audit and attack, where a claim is about this metric."""
+    stated = [claim.claim for claim in record.claims if claim.claim.metric == metric]
     return {
-        (finding.audit, finding.attack): claim.claim.at_most
-        for claim in record.claims
+        (finding.audit, finding.attack): claim.at_most
+        for claim in stated
         for finding in record.findings
-        if claim.claim.metric == metric and claim.claim.audit == finding.audit and claim.claim.attack in ("any", finding.attack)
+        if claim.audit == finding.audit and claim.attack in ("any", finding.attack)
     }
 
 
@@ -218,12 +225,12 @@ def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:
             color=LINES[index % len(LINES)],
             linestyle=DASHES[index // len(LINES) % len(DASHES)],
             linewidth=1.8,
-            label=finding.attack if area is None else f"{finding.attack} (AUC {area:.3f})",
+            label=_short(finding.attack) if area is None else f"{_short(finding.attack)} (AUC {area:.3f})",
         )
         words.append(finding.attack if area is None else f"{finding.attack} with AUC {area:.3f}")
     axes.plot([1e-9, 1], [1e-9, 1], color=MUTED, linestyle="--", linewidth=1, label="guessing (AUC 0.500)")
-    for axis, text in ((axes.xaxis, "False-positive rate: non-members accused"), (axes.yaxis, "True-positive rate: members found")):
-        axis.set_label_text(text)
+    axes.set_xlabel("False-positive rate: non-members accused")
+    axes.set_ylabel("True-positive rate: members found")
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
@@ -233,8 +240,9 @@ def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:
     axes.set_ylim(min(0.8 * floor, 0.1), 1.15)
     axes.grid(color=RULE, linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=2)
-    axes.set_title(f"{audit}  ({findings[0].vantage})")
-    return Drawing(f"ROC curves of {audit}", f"ROC curves on logarithmic axes, audit {audit}: {'; '.join(words)}.", figure)
+    axes.set_title(_short(f"{audit} ({findings[0].vantage})", 48))
+    text = f"ROC curves on logarithmic axes, audit {audit}: {'; '.join(words)}."
+    return Drawing(f"ROC curves of {audit}", text, figure)
 
 
 def curves(record: Results, what: str) -> Drawing:
@@ -248,10 +256,11 @@ def curves(record: Results, what: str) -> Drawing:
     words = []
     for part, color, dash in (("train", LINES[1], "--"), ("test", LINES[0], "-")):
         bands: list[Band] = [getattr(each, f"{part}_{what}") for each in record.utility.rounds]
-        axes.fill_between(rounds, [band.low for band in bands], [band.high for band in bands], color=color, alpha=0.18, linewidth=0)
+        lows, means, highs = ([getattr(band, end) for band in bands] for end in ("low", "mean", "high"))
         marker = "o" if len(rounds) == 1 else ""
-        axes.plot(rounds, [band.mean for band in bands], color=color, linestyle=dash, linewidth=1.8, marker=marker, label=part)
-        words.append(f"{part} {bands[0].mean:.3f} after the first round, {bands[-1].mean:.3f} after the last" if bands else part)
+        axes.fill_between(rounds, lows, highs, color=color, alpha=0.18, linewidth=0)
+        axes.plot(rounds, means, color=color, linestyle=dash, linewidth=1.8, marker=marker, label=part)
+        words += [f"{part} {means[0]:.3f} after the first round, {means[-1]:.3f} after the last"] if means else []
     axes.set_xlabel("Round")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=RULE, linewidth=0.6)

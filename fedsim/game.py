@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.data.partition import PARTITIONS
-from fedsim.data.pool import Pool
+from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
 from fedsim.randomness import generator
 from fedsim.scenario import Federation, Game, LabelGame, Local, ModelChoice, Plugin, PropertyGame, Scenario
@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Kind = Literal["main", "null", "planted"]
 
-PLANTED_CLIENTS = 10
+PLANTED_CLIENTS = 4
 PROPERTY_SAMPLE = 500
 
 
@@ -160,7 +160,7 @@ def _world(scenario: Scenario, name: str, rows: list[Rows]) -> World:
 
 def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that regularises."""
-    local = Local(epochs=5, batch_size=8, optimizer="adam", learning_rate=0.01)
+    local = Local(epochs=5, batch_size=8, learning_rate=0.1, momentum=0.9)
     federation = Federation(rounds=scenario.controls.planted_rounds, strategy=Plugin(name="fedavg"), local=local)
     return World(name, tuple(rows), scenario.model.model_copy(update={"dropout": 0.0}), federation)
 
@@ -178,7 +178,7 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
         raise ScenarioError(f"audits: column {game.column!r} has no value {game.value!r}; values here: {values}")
     has = column == game.value
     rng = generator(scenario.seed, "property", title(game))
-    private = rng.permutation(np.concatenate([pool.candidates, pool.null, pool.background]))
+    private = rng.permutation(victim_rows(pool))
     halves = private[: len(private) // 2], private[len(private) // 2 :]
     size = game.records or len(pool.candidates) // 2
     label_share = np.bincount(pool.y[private], minlength=pool.classes) / len(private)
@@ -258,7 +258,7 @@ def _correlation(has: Bools, labels: Rows) -> float:
 
 def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
     """Worlds in which a random half of the classes is in one client's data, whose size stays the same; the others hold a fresh iid draw."""
-    private = np.concatenate([pool.candidates, pool.null, pool.background])
+    private = victim_rows(pool)
     each = max(len(pool.candidates) // (2 * pool.clients), 1)
     rng = generator(scenario.seed, "labels", game.client)
     worlds: list[World] = []

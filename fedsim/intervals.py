@@ -109,7 +109,7 @@ def measure(
     if metric.kind == "tpr":
         needed = 10 / metric.level
         if non_members < needed * (1 - 1e-12):
-            return Unresolved(f"{metric.name} needs {needed:.0f} non-members (10 divided by the rate), got {non_members}.")
+            return Unresolved(f"{metric.name} needs {needed:.0f} non-members (10 / rate), got {non_members}.")
         found = tpr_at_fpr(entries.scores, entries.members, metric.level)
         influence = _tpr_influence(entries, metric.level, found.threshold)
         return _measured(entries, found.tpr, influence, confidence, false_positives=found.false_positives)
@@ -119,8 +119,8 @@ def measure(
 def held_out_thresholds(entries: Entries) -> Floats | None:
     """Return a threshold an entry, learned without its world and without its item; None when too little is left.
 
-    Worlds and items are dealt into five parts each. Part k of the worlds is judged by the threshold that is best on parts
-    k+1 and k+2 (cyclic, so that no two parts judge each other), on the items outside the entry's own part of the items.
+    Worlds and items are dealt into five parts each. Part k of the worlds is judged by the threshold that is best on
+    parts k+1 and k+2 (cyclic, so that no two parts judge each other), on the items outside the entry's own part.
 
     Args:
         entries: the asked entries.
@@ -176,7 +176,7 @@ def most_exposed_tenth(scores: Floats, members: Bools, asked: Bools) -> Bools:
     ranks[asked] = rankdata(scores[asked])
     inside, outside = members & asked, ~members & asked
     with np.errstate(divide="ignore", invalid="ignore"):
-        separation = np.divide(*_without_own(ranks, inside)) - np.divide(*_without_own(ranks, outside))  # [worlds, items]
+        separation = np.divide(*_without_own(ranks, inside)) - np.divide(*_without_own(ranks, outside))
     separation = np.where(asked & np.isfinite(separation), separation, -np.inf)
     chosen = np.zeros(asked.shape, dtype=np.bool_)
     for world, row in enumerate(separation):
@@ -298,20 +298,19 @@ def _tpr_influence(entries: Entries, level: float, threshold: float) -> Floats:
     """Influence on the TPR at a fixed FPR: that on the TPR, minus what a moved threshold takes along the ROC."""
     yes = entries.scores >= threshold
     tpr, fpr = _rate_influence(yes, entries.members), _rate_influence(yes, ~entries.members)
-    # The slope of the ROC over the range in which the threshold is uncertain; a quarter of the level keeps it from noise.
+    # The slope of the ROC over the range in which the threshold is uncertain, but over enough of it to be no noise.
     reach = max(np.sqrt(_variance(fpr, entries.world, entries.item)), level / 4)
     left, right = max(level - reach, 0.0), min(level + reach, 1.0)
-    rise = (
-        tpr_at_fpr(entries.scores, entries.members, right).tpr - tpr_at_fpr(entries.scores, entries.members, left).tpr
-    )
-    return tpr - rise / (right - left) * fpr
+    lower, upper = (tpr_at_fpr(entries.scores, entries.members, rate).tpr for rate in (left, right))
+    influence: Floats = tpr - (upper - lower) / (right - left) * fpr
+    return influence
 
 
 def _measure_decisions(metric: Metric, entries: Entries, confidence: float) -> Measured | Unresolved:
     """Advantage, balanced accuracy and precision at thresholds learned on other worlds and other items."""
     threshold = held_out_thresholds(entries)
     if threshold is None:
-        return Unresolved(f"Thresholds are learned on other worlds: it needs {PARTS} worlds, with both classes in each part.")
+        return Unresolved(f"Thresholds are learned on other worlds: {PARTS} are needed, each part with both classes.")
     found = rates(entries.scores, entries.members, threshold)
     yes = entries.scores >= threshold
     tpr, fpr = _rate_influence(yes, entries.members), _rate_influence(yes, ~entries.members)

@@ -18,7 +18,7 @@ Kind = Literal["auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae
 ALLOWED_METRICS = (
     "auc, tpr@fpr=LEVEL, advantage, balanced_accuracy, precision@prior=LEVEL, mae (0 < LEVEL < 1, as in tpr@fpr=0.01)"
 )
-PLAIN: dict[str, Kind] = {"auc": "auc", "advantage": "advantage", "balanced_accuracy": "balanced_accuracy", "mae": "mae"}
+PLAIN: tuple[Kind, ...] = ("auc", "advantage", "balanced_accuracy", "mae")
 LEVELLED: dict[str, Kind] = {"tpr@fpr": "tpr", "precision@prior": "precision"}
 
 
@@ -51,8 +51,9 @@ def parse_metric(text: str) -> Metric:
     Raises:
         ValueError: the name or the level is not allowed; the message says what is.
     """
-    if text in PLAIN:
-        return Metric(PLAIN[text])
+    for kind in PLAIN:
+        if text == kind:
+            return Metric(kind)
     found = re.fullmatch(r"([a-z@]+)=([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)", text)
     if found and found[1] in LEVELLED and 0 < float(found[2]) < 1:
         return Metric(LEVELLED[found[1]], float(found[2]))
@@ -113,7 +114,7 @@ def roc(scores: Floats, members: Bools) -> Roc:
     _check(scores, members)
     order = np.argsort(-scores, kind="stable")
     ordered, truth = scores[order], members[order]
-    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # last entry of each run of ties
+    last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)  # the end of each run of ties
     true_positives = np.append(0, np.cumsum(truth, dtype=np.int64)[last])
     false_positives = np.append(0, np.cumsum(~truth, dtype=np.int64)[last])
     return Roc(

@@ -1,4 +1,4 @@
-"""The report of a run, made from its results record and evidence alone: one HTML page that works offline, and figure files."""
+"""The report of a run, made from its results and evidence alone: one HTML page that works offline, and figure files."""
 
 import base64
 import os
@@ -79,7 +79,7 @@ class Measures(NamedTuple):
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` and `figures/*.svg, *.pdf` into the run folder, from its results alone; return the page's path.
+    """Write `report.html` and `figures/*` into the run folder, from its results alone, and return the path of the page.
 
     Args:
         folder: a finished run. Existing reports are replaced.
@@ -119,13 +119,13 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
     environment = Environment(
         loader=PackageLoader("fedsim"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "percent": percent, "label": label, "https": https, "count": "{:,}".format}
-    sources = {name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in pictures.items()}
+    environment.filters |= {"number": number, "percent": percent, "label": label, "https": https}
+    environment.filters["count"] = "{:,}".format
     return environment.get_template("report.html.j2").render(
         record=record,
         scenario=record.scenario.effective,
         drawings=drawings,
-        sources=sources,
+        sources={name: _data_address(svg) for name, svg in pictures.items()},
         headline=headline(record.claims, record.findings),
         signs=STATUS_SIGNS,
         secrets=secrets(record),
@@ -143,6 +143,11 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         exposed=exposed(record.findings),
         resolution=resolution(record.findings),
     )
+
+
+def _data_address(svg: str) -> str:
+    """The picture itself as an address, so that the page needs no file beside it."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def number(value: float | None) -> str:
@@ -167,7 +172,7 @@ def headline(claims: Sequence[Claim], findings: Sequence[Finding]) -> str:
     if not claims:
         measured = sum(finding.status == "measured" for finding in findings)
         return f"No privacy claim was made; {measured} attack{'s' * (measured != 1)} measured"
-    noun = f"{len(claims)} claim{'s' * (len(claims) != 1)}"
+    noun = f"{len(claims)} claims"
     counts = {status: sum(claim.status == status for claim in claims) for status in STATUS_SIGNS}
     parts = [f"{count} {status}" for status, count in counts.items() if count]
     first, *rest = parts
@@ -177,22 +182,26 @@ def headline(claims: Sequence[Claim], findings: Sequence[Finding]) -> str:
 
 def secrets(record: Results) -> list[str]:
     """Return a paragraph for each game that was played: what the coins decided, and what the attacker is asked."""
-    effective = record.scenario.effective
-    return list(dict.fromkeys(_secret(audit["game"], effective, record.federation.worlds) for audit in effective["audits"]))
+    effective, worlds = record.scenario.effective, record.federation.worlds
+    return list(dict.fromkeys(_secret(audit["game"], effective, worlds) for audit in effective["audits"]))
 
 
 def scale(findings: Sequence[Finding]) -> str:
     """Return a paragraph that says how to read the numbers."""
     games = [words for game, words in GAMES.items() if any(finding.game == game for finding in findings)]
     higher = "; ".join(f"{words.member} scores higher than {words.non_member}" for words in games)
-    text = f"The attacker does not see the coins; it answers with a score. The AUC says how often {higher}: 0.5 is guessing, 1.0 is certainty."
+    text = (
+        f"The attacker does not see the coins; it answers with a score. The AUC says how often {higher}: "
+        "0.5 is guessing, 1.0 is certainty."
+    )
     tpr = tpr_metric(findings)
     if tpr is None:
         return text
     level = parse_metric(tpr).level
     return (
-        f"{text} {label(tpr)} (true-positive rate at a false-positive rate of {percent(level)}) is stricter: if the attacker may accuse "
-        f"{percent(level)} of the non-members wrongly, which share of the members does it find? {level:g} is guessing."
+        f"{text} {label(tpr)} (true-positive rate at a false-positive rate of {percent(level)}) is stricter: "
+        f"if the attacker may accuse {percent(level)} of the non-members wrongly, which share of the members "
+        f"does it find? {level:g} is guessing."
     )
 
 
@@ -201,24 +210,26 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
     if isinstance(game, str):
         candidates, clients = effective["data"]["candidates"], effective["data"]["clients"]
         return (
-            f"For each of {candidates:,} records a coin decided whether it was in the training data of a federation of {clients} clients. "
-            f"{worlds} such federations (“worlds”) were trained, each with its own coins. The attacker is asked of each record: was it in? "
-            "Records that were in are members, the others non-members."
+            f"For each of {candidates:,} records a coin decided whether it was in the training data of a federation "
+            f"of {clients} clients. {worlds} such federations (“worlds”) were trained, each with its own coins. "
+            "The attacker is asked of each record: was it in? Records that were in are members, the others non-members."
         )
     if game["name"] == "property":
         without, with_property = game["shares"]
         return (
-            f"In each of {worlds} federations (“worlds”) a coin decided which share of the training records have “{game['column']}” = "
-            f"“{game['value']}”: {percent(without)} (no) or {percent(with_property)} (yes). The attacker is asked which; “yes” worlds are members, “no” worlds non-members."
+            f"In each of {worlds} federations (“worlds”) a coin decided which share of the training records have "
+            f"“{game['column']}” = “{game['value']}”: {percent(without)} (no) or {percent(with_property)} (yes). "
+            "The attacker is asked which; “yes” worlds are members, “no” worlds non-members."
         )
     return (
-        f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of client {game['client']}. "
-        "The attacker is asked of each class: does this client hold it? Classes it holds are members, the others non-members."
+        f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of client "
+        f"{game['client']}. The attacker is asked of each class: does this client hold it? "
+        "Classes it holds are members, the others non-members."
     )
 
 
 def contrast(findings: Sequence[Finding], most: int = 6) -> str | None:
-    """Return how far the attacks of the first audit that measured two or more lie apart; None where there is no such audit."""
+    """Return how far the attacks of the first audit with two or more lie apart; None if there is no such audit."""
     metric = tpr_metric(findings) or "auc"
     reached: dict[str, dict[str, float]] = {}
     for finding in findings:
@@ -230,50 +241,71 @@ def contrast(findings: Sequence[Finding], most: int = 6) -> str | None:
     ranked = sorted(reached[audit].items(), key=lambda pair: pair[1])
     shown = ranked if len(ranked) <= most else [*ranked[: most // 2], *ranked[-most // 2 :]]
     if metric == "auc":
-        text = f"By AUC, {', '.join(f'{attack} reaches {number(value)}' for attack, value in shown)}."
+        found = f"By AUC, {', '.join(f'{attack} reaches {number(value)}' for attack, value in shown)}."
     else:
+        shares = ", ".join(f"{attack} finds {percent(value)}" for attack, value in shown)
         level = percent(parse_metric(metric).level)
-        text = f"Allowed to accuse {level} of the non-members, {', '.join(f'{attack} finds {percent(value)}' for attack, value in shown)} of the members."
-    return f"Same models, same questions ({audit}). {text} A weak attack that finds little does not show that little leaks."
+        found = f"Allowed to accuse {level} of the non-members, {shares} of the members."
+    moral = "A weak attack that finds little does not show that little leaks."
+    return f"Same models, same questions ({audit}). {found} {moral}"
 
 
 def setting(record: Results) -> list[tuple[str, str]]:
     """Return what was simulated as pairs of a name and a sentence."""
     effective, data = record.scenario.effective, record.provenance.data
-    federation, local, partition = effective["federation"], effective["federation"]["local"], effective["data"]["partition"]
-    sizes = [client.candidates for client in record.federation.clients]
-    spread = f"{min(sizes)} candidate records each" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)} candidate records each"
-    taking_part = federation["clients_per_round"]
-    who = "all clients" if taking_part is None else f"each client with probability {taking_part:g}"
-    who = f"{taking_part} clients" if isinstance(taking_part, int) else who
-    release, options = effective["release"], federation["strategy"]["options"]
-    hidden = f", hidden layers {', '.join(map(str, effective['model']['hidden']))}" if effective["model"]["name"] == "mlp" else ""
-    access = {"black_box": f"answers to queries ({release['output']})", "white_box": "the parameters of the final model"}
-    mods = ", ".join(mod["name"] for mod in federation["mods"]) or "none"
-    worlds = f"{record.federation.worlds} independent federations, each with its own coins and initial model"
+    model, federation, release = effective["model"], effective["federation"], effective["release"]
+    local, strategy = federation["local"], federation["strategy"]
+    sizes = sorted({client.candidates for client in record.federation.clients})
+    spread = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
+    hidden = f", hidden layers {', '.join(map(str, model['hidden']))}" if model["name"] == "mlp" else ""
+    access = {
+        "black_box": f"answers to queries ({release['output']})",
+        "white_box": "the parameters of the final model",
+    }
     return [
-        ("Data", f"{data.source}{', SYNTHETIC' if data.synthetic else ''}: {data.records:,} records, {data.dropped_duplicates:,} duplicates dropped"),
-        ("Clients", f"{len(sizes)} ({partition['scheme']} partition), {spread}"),
-        ("Model", f"{effective['model']['name']}{hidden}; {record.federation.parameters:,} parameters"),
-        ("Federation", f"{record.federation.rounds} rounds, {who} in each; strategy {_named(federation['strategy']['name'], options)}; mods: {mods}"),
+        (
+            "Data",
+            f"{data.source}{', SYNTHETIC' if data.synthetic else ''}: {data.records:,} records, "
+            f"{data.dropped_duplicates:,} duplicates dropped",
+        ),
+        (
+            "Clients",
+            f"{len(record.federation.clients)} ({effective['data']['partition']['scheme']} partition), "
+            f"{spread} candidate records each",
+        ),
+        ("Model", f"{model['name']}{hidden}; {record.federation.parameters:,} parameters"),
+        (
+            "Federation",
+            f"{record.federation.rounds} rounds, {_taking_part(federation['clients_per_round'])} in each; "
+            f"strategy {_named(strategy)}; mods: {', '.join(map(_named, federation['mods'])) or 'none'}",
+        ),
         (
             "Local training",
-            f"{local['epochs']} epochs of {local['optimizer']} a round, batches of {local['batch_size']}, learning rate {local['learning_rate']:g}",
+            f"{local['epochs']} epochs of {local['optimizer']} a round, batches of {local['batch_size']}, "
+            f"learning rate {local['learning_rate']:g}",
         ),
         ("Released", access[release["access"]]),
-        ("Worlds", worlds),
+        ("Worlds", f"{record.federation.worlds} independent federations, each with its own coins and initial model"),
     ]
+
+
+def _taking_part(clients: int | float | None) -> str:
+    """Who joins a round: all, a number of clients, or each with a probability."""
+    if clients is None:
+        return "all clients"
+    return f"{clients} clients" if isinstance(clients, int) else f"each client with probability {clients:g}"
+
+
+def _named(plugin: Json) -> str:
+    """A strategy or a mod with its options."""
+    options = ", ".join(f"{key} {value}" for key, value in plugin["options"].items())
+    return f"{plugin['name']} ({options})" if options else str(plugin["name"])
 
 
 def message_kinds(sights: Sequence[Sight]) -> list[str]:
     """Return the kinds of message that any vantage saw, in the order of a round."""
     seen = {kind for sight in sights for kind, count in sight.messages.items() if count}
     return [kind for kind in KINDS if kind in seen] + sorted(seen - set(KINDS))
-
-
-def _named(name: str, options: Json) -> str:
-    """A plug-in with its options."""
-    return f"{name} ({', '.join(f'{key} {value}' for key, value in options.items())})" if options else name
 
 
 def grids(findings: Sequence[Finding]) -> list[Grid]:
@@ -286,13 +318,16 @@ def grids(findings: Sequence[Finding]) -> list[Grid]:
         columns = tuple(dict.fromkeys(Column(finding.audit, finding.vantage) for finding in mine))
         titles = {finding.attack: finding.title for finding in mine}
         at = {(finding.audit, finding.attack): finding for finding in mine}
-        rows = tuple((attack, title, tuple(at.get((column.audit, attack)) for column in columns)) for attack, title in titles.items())
+        rows = tuple(
+            (attack, title, tuple(at.get((column.audit, attack)) for column in columns))
+            for attack, title in titles.items()
+        )
         tables.append(Grid(words, columns, rows))
     return tables
 
 
 def measures(findings: Sequence[Finding]) -> Measures:
-    """Return every metric of every measured finding and of its slices; equal reasons for a missing number share one note."""
+    """Return every metric of every finding and of its slices; equal reasons for a missing number share a note."""
     rows = [(each, "", each.metrics) for each in findings if each.metrics]
     rows += [(each, SLICES.get(name, name), part) for each in findings for name, part in each.slices.items()]
     rows.sort(key=lambda row: findings.index(row[0]))  # stable: a finding's slices follow it
@@ -326,7 +361,7 @@ def exposed(findings: Sequence[Finding], most: int = 10) -> list[tuple[Finding, 
 
 
 def resolution(findings: Sequence[Finding]) -> list[tuple[str, int, str]]:
-    """Return, for each audit, the number of non-members and the smallest false-positive rate that they can resolve (10 / their number)."""
+    """Return, for each audit, how many non-members it has and the smallest false-positive rate they resolve."""
     noes: dict[str, int] = {}
     for finding in findings:
         if finding.status == "measured":

@@ -1,7 +1,7 @@
-"""The results of a run: one versioned record (`results.json`), the scores behind its numbers (`evidence/`), and the folder they live in.
+"""The results of a run: one versioned record (`results.json`), the scores behind it (`evidence/`), and their folder.
 
-A number that is not known is null and stands beside a `reason`. The order of the fields is the order in the file; only the last block,
-`machine`, may differ between two runs of one scenario with one seed.
+A number that is not known is null and stands beside a `reason`. The order of the fields is the order in the file; only
+the last block, `machine`, may differ between two runs of one scenario with one seed.
 """
 
 import errno
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from fedsim.errors import RunError, ScenarioError
 from fedsim.intervals import Measured, Unresolved
 from fedsim.scenario import Name
 
-SCHEMA = "fedsim.results/1"
+SCHEMA: Final = "fedsim.results/1"
 RESULTS = "results.json"
 EVIDENCE = "evidence"
 
@@ -56,7 +56,7 @@ class Quantity:
 
 @validated(frozen=True, config=STRICT)
 class Scenario:
-    """What was asked for: `given` as the user wrote it, `effective` with every default filled in, and the digest of the latter."""
+    """What was asked for: `given` as the user wrote it, `effective` with every default filled in, and its digest."""
 
     given: Json
     effective: Json
@@ -78,7 +78,7 @@ class Data:
 
 @validated(frozen=True, config=STRICT)
 class Provenance:
-    """What made the numbers: versions by package, the code's commit and whether it had local changes, data, seed, engine."""
+    """What made the numbers: versions by package, the commit and whether it was changed, data, seed, engine."""
 
     fedsim: str
     packages: dict[str, str]
@@ -100,7 +100,7 @@ class Client:
 
 @validated(frozen=True, config=STRICT)
 class Sight:
-    """What a vantage saw of one world: messages by kind, whether any of them carried model parameters, and the released model."""
+    """What a vantage saw of one world: messages by kind, whether any carried model parameters, and the release."""
 
     vantage: str
     messages: dict[str, int]
@@ -188,14 +188,18 @@ class Finding:
     non_members: int
     worlds: int
     metrics: dict[str, Quantity]
-    slices: dict[str, dict[str, Quantity]]  # "mislabelled", "most_exposed_tenth": metrics on that part of the items alone
+    slices: dict[
+        str, dict[str, Quantity]
+    ]  # "mislabelled", "most_exposed_tenth": metrics on that part of the items alone
     controls: dict[str, Control]  # "null", "planted", "blind"
     exposed: tuple[Exposed, ...]
     evidence: str | None  # path in the run folder; null where nothing was measured
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""
-        if (self.status == "measured") != (self.reason is None) or (self.status == "measured") != (self.evidence is not None):
+        if (self.status == "measured") != (self.reason is None) or (self.status == "measured") != (
+            self.evidence is not None
+        ):
             raise ValueError("a finding is measured and has evidence, or gives the reason why not")
 
 
@@ -272,7 +276,7 @@ def unknown(reason: str, confidence: float) -> Quantity:
 
 
 def to_text(record: Results) -> str:
-    """Return the record as JSON: fields in their order, keys of free mappings sorted, floats as `repr`; equal records, equal text."""
+    """Return the record as JSON: fields in order, keys of mappings sorted, floats as `repr`; equal records, equal text."""
     return json.dumps(_plain(record), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -316,7 +320,7 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The scores behind a finding; null and planted arrays are those of the controls. All of shape [worlds, items] of their own experiment."""
+    """The scores behind a finding and its null and planted controls; all [worlds, items] of their own experiment."""
 
     scores: NDArray[np.float64]
     members: NDArray[np.bool_]
@@ -339,19 +343,23 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
     """Write `evidence` as an npz of plain arrays; equal arrays, equal bytes.
 
     Raises:
-        ValueError: scores, members and asked of one experiment differ in shape, or an array holds anything but numbers and truths.
+        ValueError: arrays of one experiment differ in shape, or one holds anything but float64 or bool.
     """
     arrays = {field.name: getattr(evidence, field.name) for field in fields(evidence)}
     for prefix in ("", "null_", "planted_"):
         group = [array for name in ("scores", "members", "asked") if (array := arrays[prefix + name]) is not None]
         if len({array.shape for array in group}) > 1:
-            raise ValueError(f"{prefix}scores, members and asked must share one shape, got {[array.shape for array in group]}")
+            raise ValueError(
+                f"{prefix}scores, members and asked must share one shape, got {[array.shape for array in group]}"
+            )
     for name, array in arrays.items():
         wanted = np.bool_ if name.endswith(("members", "asked")) else np.float64
         if array is not None and array.dtype != wanted:
             raise ValueError(f"{name} must be {wanted.__name__}, got {array.dtype}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **{name: array for name, array in arrays.items() if array is not None})  # dates its members 1980
+    np.savez_compressed(
+        path, **{name: array for name, array in arrays.items() if array is not None}
+    )  # dates its members 1980
 
 
 def read_evidence(folder: Path, name: str) -> Evidence:
@@ -364,7 +372,7 @@ def read_evidence(folder: Path, name: str) -> Evidence:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ScenarioError(f"{folder / RESULTS}: evidence {name!r} lies outside the run folder")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return Evidence(**{key: file[key] for key in file.files})
     except Exception as error:  # zipfile, zlib, struct and numpy all have their own for a damaged file
         raise ScenarioError(f"{path}: cannot read this evidence: {error}") from None
@@ -372,7 +380,7 @@ def read_evidence(folder: Path, name: str) -> Evidence:
 
 @contextmanager
 def new_run_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; when the block ends well it becomes `out`, in one step, and otherwise nothing is left.
+    """Yield an empty folder that becomes `out`, in one step, when the block ends well; otherwise nothing is left.
 
     Args:
         out: the run folder, which must not exist; missing parents are created.
@@ -383,7 +391,9 @@ def new_run_folder(out: Path) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     if os.path.lexists(out):
-        raise ScenarioError(f"{out} exists already and is not overwritten; remove it, or choose another folder with --out")
+        raise ScenarioError(
+            f"{out} exists already and is not overwritten; remove it, or choose another folder with --out"
+        )
     created = [parent for parent in out.parents if not parent.exists()]  # innermost first
     partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     try:
@@ -393,10 +403,14 @@ def new_run_folder(out: Path) -> Iterator[Path]:
             except OSError as error:
                 if error.errno in FULL:
                     raise
-                raise ScenarioError(f"cannot create {out}: {error.strerror}; choose a writable folder with --out") from None
+                raise ScenarioError(
+                    f"cannot create {out}: {error.strerror}; choose a writable folder with --out"
+                ) from None
             yield partial
             if os.path.lexists(out):
-                raise ScenarioError(f"{out} appeared while the run was under way and is not overwritten; choose another with --out")
+                raise ScenarioError(
+                    f"{out} appeared while the run was under way and is not overwritten; choose another with --out"
+                )
             partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -87,7 +87,7 @@ def load(path_or_name: str, overrides: Sequence[str] = (), seed: int | None = No
 def located(error: ScenarioError, loaded: Loaded) -> ScenarioError:
     """Return `error` with the place in frontwhere its message starts with a key ("data.label: ...")."""
     key = str(error).partition(":")[0]
-    path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     return ScenarioError(f"{loaded.places[_known_part(path, loaded.places)]}: {error}") if _schemas(path) else error
 
 

@@ -26,3 +26,9 @@ def build_strategy(plugin: Plugin, evaluate_clients: bool) -> flower.Strategy:
 def build_mods(plugins: Sequence[Plugin]) -> list[FlowerMod]:
     """Return the Flower client mods a scenario names, outermost first."""
     return [MODS[plugin.name].make(**{**MODS[plugin.name].options, **plugin.options}) for plugin in plugins]
+
+
+def min_clients(plugin: Plugin) -> int:
+    """Return the fewest replies a round with which the strategy does what its name says."""
+    row = STRATEGIES[plugin.name]
+    return row.min_clients({**row.options, **plugin.options})

@@ -39,12 +39,24 @@ from fedsim.scenario import digest
 ATTACKS = {  # name -> (how well members stand out, title, summary)
     "gap": (0.15, "Prediction gap", "Says that a record was in training when the model classifies it correctly."),
     "loss": (0.4, "Loss threshold", "Says that a record was in training when the model's loss on it is small."),
-    "lira": (1.1, "Likelihood ratio (LiRA)", "Compares the model's confidence with models trained with and without the record."),
+    "lira": (
+        1.1,
+        "Likelihood ratio (LiRA)",
+        "Compares the model's confidence with models trained with and without the record.",
+    ),
     "rmia": (1.0, "Relative membership (RMIA)", "Asks how many other records the record stands out against."),
     "loss_trajectory": (0.5, "Loss over the rounds", "Follows the loss on a record through all the models it saw."),
-    "update_cosine": (0.9, "Cosine with the update", "Checks whether a client's update points where the record would push it."),
+    "update_cosine": (
+        0.9,
+        "Cosine with the update",
+        "Checks whether a client's update points where the record would push it.",
+    ),
     "property_loss": (0.9, "Loss test", "Compares the model's loss on a sample of each hypothesis."),
-    "label_unmixing": (3.0, "Label histogram", "Reads how often each class was trained from the last bias of an update."),
+    "label_unmixing": (
+        3.0,
+        "Label histogram",
+        "Reads how often each class was trained from the last bias of an update.",
+    ),
 }
 
 
@@ -118,7 +130,10 @@ def finding(
             "planted": Control(quantity(auc, planted), True, "Over-trained federations: the attack found the leak."),
             "blind": Control(unknown("needs more public records", 0.95), None, "Not run: needs more public records."),
         },
-        exposed=tuple(Exposed(int(i), f"client:{i % 10}", 0.99 - 0.013 * place) for place, i in enumerate(np.argsort(found.scores[0])[:10]))
+        exposed=tuple(
+            Exposed(int(i), f"client:{i % 10}", 0.99 - 0.013 * place)
+            for place, i in enumerate(np.argsort(found.scores[0])[:10])
+        )
         if game == "record"
         else (),
         evidence=evidence_name(audit, attack),
@@ -175,7 +190,7 @@ def given_scenario(game: GameName, worlds: int, items: int, **changes: object) -
 
 
 def run(
-    folder: Path, game: GameName = "record", worlds: int = 16, items: int = 60, seed: int = 0, **changes: object
+    folder: Path, game: GameName = "record", worlds: int = 24, items: int = 100, seed: int = 0, **changes: object
 ) -> Results:
     """The record of a made-up run, written with its evidence into `folder`."""
     scenario = given_scenario(game, worlds, items, **changes)
@@ -231,7 +246,9 @@ def _claim(found: Finding, metric: str, bound: float) -> Claim:
     if number.low is None or number.high is None:
         return Claim(stated, sentence, "inconclusive", None, None, None, str(number.reason))
     if number.low > bound:
-        return Claim(stated, sentence, "refuted", number.estimate, number.low, number.high, "All of the interval lies above.")
+        return Claim(
+            stated, sentence, "refuted", number.estimate, number.low, number.high, "All of the interval lies above."
+        )
     if number.high <= bound:
         return Claim(stated, sentence, "not refuted", number.estimate, number.low, number.high, "All of it lies below.")
     return Claim(stated, sentence, "inconclusive", number.estimate, number.low, number.high, "The bound lies inside.")

@@ -45,7 +45,7 @@ def test_every_record_has_one_owner_and_every_client_a_record(
 def test_the_same_generator_gives_the_same_deal() -> None:
     labels = np.arange(100) % 5
     for scheme in ("iid", "dirichlet", "shards", "quantity"):
-        options = Partition(scheme=scheme)  # type: ignore[arg-type]
+        options = Partition(scheme=scheme)
         first, again, other = (PARTITIONS[scheme](labels, {}, 4, options, np.random.default_rng(s)) for s in (1, 1, 2))
         assert np.array_equal(first, again)
         assert not np.array_equal(first, other)
@@ -91,7 +91,7 @@ def test_dirichlet_shares_have_the_variance_of_the_law() -> None:
     shares = table(labels, owner, clients, 300) / count
     dirichlet_variance = (clients - 1) / (clients**2 * (clients * alpha + 1))
     expected = dirichlet_variance * (1 - 1 / count) + (clients - 1) / clients**2 / count
-    # The mean square over 900 free shares has a relative deviation below 6 %; five of them make a false alarm rarer than 1e-6.
+    # The mean square over 900 free shares has a relative deviation below 6 %; five of them: a false alarm below 1e-6.
     assert shares.var() == pytest.approx(expected, rel=0.3)
 
 

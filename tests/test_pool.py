@@ -66,7 +66,9 @@ def test_roles_are_disjoint_owned_and_encoded(
     assert (pool.owner[np.concatenate([victim_rows(pool), pool.planted])] >= 0).all()
     assert (pool.owner[np.concatenate([pool.population, pool.test])] == -1).all()
     true = records.y[pool.source_rows]
-    assert np.array_equal(pool.y != true, pool.mislabelled | (np.isin(np.arange(len(true)), pool.planted) & (pool.y != true)))
+    assert np.array_equal(
+        pool.y != true, pool.mislabelled | (np.isin(np.arange(len(true)), pool.planted) & (pool.y != true))
+    )
     assert pool.mislabelled[pool.candidates].sum() == mislabelled
     assert pool.mislabelled.sum() == mislabelled + round(mislabelled * len(pool.null) / candidates)
     for array in (pool.x, pool.y, pool.owner, pool.candidates, pool.columns["site"]):
@@ -207,8 +209,8 @@ def test_impossible_scenarios_are_refused() -> None:
         draw(Data(source="toy", candidates=20, clients=2, mislabelled=21))
     with pytest.raises(ScenarioError, match="600 candidates"):
         draw(Data(source="toy", candidates=600))
+    skewed = Partition(scheme="quantity", alpha=0.01)
     with pytest.raises(ScenarioError, match="left one of 19 clients without a record"):
-        skewed = Partition(scheme="quantity", alpha=0.01)
         draw(Data(source="toy", candidates=20, clients=19, partition=skewed), toy())
 
 

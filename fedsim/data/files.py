@@ -56,7 +56,7 @@ def npz_arrays(request: Request) -> Dataset:
         {*request.data.columns} | ({request.data.partition.column} if request.data.partition.column else set())
     )
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             if missing := [name for name in ("x", "y", *wanted) if name not in archive.files]:
                 raise ScenarioError(
                     f"{path}: expected arrays x, y and the columns, found {', '.join(archive.files)}; no {missing[0]!r}"
@@ -163,7 +163,7 @@ def _feature(text: NDArray[np.str_], path: Path, name: str) -> _Feature:
         values, codes = np.unique(text, return_inverse=True)
     if len(values) > MOST_CATEGORIES:
         raise ScenarioError(
-            f"{path}: column {name!r} has {len(values)} different texts, for instance {values[0]!r}; expected numbers "
+            f"{path}: column {name!r} has {len(values)} different texts, for instance {str(values[0])!r}; expected numbers "
             "or at most "
             f"{MOST_CATEGORIES} categories; leave names and identifiers out"
         )

@@ -55,7 +55,7 @@ def encode_table(columns: Mapping[str, NDArray[np.str_]], book: Sequence[Number 
             hits = text[:, None] == np.asarray(entry.values)  # [n, values]
             if (unknown := ~hits.any(axis=1) & ~missing).any():
                 raise ScenarioError(
-                    f"column {entry.name}: {text[unknown][0]!r} is not one of {', '.join(entry.values)}"
+                    f"column {entry.name}: {str(text[unknown][0])!r} is not one of {', '.join(entry.values)}"
                 )
             blocks.append(hits.astype(np.float32))
             names += [f"{entry.name}={value}" for value in entry.values]

@@ -1,0 +1,523 @@
+"""The command line: joins the engine with the tables of attacks and strategies; turns results into words and a code.
+
+torch, Flower and scikit-learn take seconds to import, so each command imports what it needs; `--help`, `schema` and
+`list scenarios` need none of them.
+"""
+
+import json
+import os
+import re
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import click
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedsim import __version__
+from fedsim.errors import RunError, ScenarioError
+from fedsim.scenario_file import Known, Loaded, describe, dump, load, located, nearest, shipped
+
+if TYPE_CHECKING:
+    from fedsim.engine import Recipes
+    from fedsim.plan import Plan
+    from fedsim.results import Claim, Finding, Quantity, Results
+
+NOTHING_REFUTED, SOMETHING_REFUTED, BAD_INPUT, RUN_FAILED, STOPPED = 0, 1, 2, 3, 130
+
+Report = Callable[[int, int, str], None]
+"""(steps done, steps in all, what is being done)."""
+
+app = typer.Typer(
+    name="fedsim",
+    help="Run a federation as a scenario describes it, attack it, and say how much it leaks.",
+    epilog="Start with: fedsim run quickstart. "
+    "Exit codes: 0 no claim refuted, 1 some claim refuted, 2 bad input, 3 the run failed, 130 stopped.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: which are here, and how to get the others.")
+app.add_typer(data_app, name="data")
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a shipped scenario.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting, e.g. federation.rounds=5 or audits.0.vantage=server."
+    ),
+]
+WorkersOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes to use (default: all).")]
+SeedOption = Annotated[int | None, typer.Option(metavar="N", help="Use this seed. Same seed, same numbers.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code of the command line `arguments` (default: the process's own).
+
+    Every error is one line on stderr; with FEDSIM_DEBUG=1 a traceback stands above it.
+    """
+    try:
+        code = app(arguments, prog_name="fedsim", standalone_mode=False)
+        if code == STOPPED:
+            return _stopped()
+    except ScenarioError as error:
+        return _failed(str(error), BAD_INPUT)
+    except RunError as error:
+        return _failed(str(error), RUN_FAILED)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context else ""
+        # Typer and click may each add the same suggestion.
+        message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", error.format_message())
+        return _failed(message.rstrip(".") + hint, BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        return _stopped()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough (`| head`); closing stdout must not trip over it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOTHING_REFUTED
+    except Exception as error:
+        return _failed(f"{type(error).__name__}: {error} (FEDSIM_DEBUG=1 shows where)", RUN_FAILED)
+    return code if isinstance(code, int) else NOTHING_REFUTED
+
+
+def _failed(message: str, code: int) -> int:
+    """Print one line on stderr and return `code`."""
+    if os.environ.get("FEDSIM_DEBUG") == "1":
+        traceback.print_exc()
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _stopped() -> int:
+    """Print how to go on after Ctrl-C and return its exit code."""
+    typer.echo(
+        "stopped: no results were written; the same command starts the run again, with the same numbers", err=True
+    )
+    return STOPPED
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"fedsim {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+# Scenarios
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder, which must not exist yet.")] = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    engine: Annotated[
+        Literal["serial", "ray"],
+        typer.Option(
+            click_type=click.Choice(["serial", "ray"]),
+            help="serial: worlds side by side in processes of their own; ray: Flower's simulation engine.",
+        ),
+    ] = "serial",
+    workers: WorkersOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for inconclusive claims too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the run folder.")] = False,
+) -> None:
+    """Run a scenario, attack it, and write results and a report."""
+    loaded = _load(scenario, set_, seed)
+    from attacks import ATTACKS
+    from fedsim.run import execute
+
+    count = workers or _processors()
+    with _progress(quiet) as report, _located(loaded):
+        outcome = execute(loaded, ATTACKS, _recipes(), out=out, engine=engine, workers=count, progress=report)
+    if quiet:
+        typer.echo(outcome.folder)
+    else:
+        _show_results(outcome.record, outcome.folder)
+    raise typer.Exit(_verdict_code([claim.status for claim in outcome.record.claims], strict))
+
+
+@app.command()
+def check(
+    scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption = None, workers: WorkersOption = None
+) -> None:
+    """Check a scenario, and print what a run would cost and what it could resolve."""
+    loaded = _load(scenario, set_, seed)
+    from attacks import ATTACKS
+    from fedsim.plan import plan
+
+    with _located(loaded):
+        planned = plan(loaded, ATTACKS, _recipes(), workers or _processors())
+    _show_plan(loaded, planned)
+
+
+@app.command()
+def show(scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption = None) -> None:
+    """Print the scenario with every default filled in."""
+    typer.echo(dump(_load(scenario, set_, seed).scenario), nl=False)
+
+
+@app.command()
+def schema(out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to this file.")] = None) -> None:
+    """Print the JSON Schema of scenarios, with which editors complete and check them."""
+    from fedsim.scenario import Scenario
+
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Scenario.model_json_schema()}
+    text = json.dumps(content, indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ScenarioError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]) -> None:
+    """Write the report of a finished run again, from its results alone."""
+    from fedsim.report import write_report
+
+    typer.echo(write_report(folder))
+
+
+# Tables
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="sources, models, strategies, mods, attacks, partitions or scenarios.")
+    ],
+) -> None:
+    """List what a scenario can name."""
+    if what not in LISTS:
+        raise ScenarioError(f"nothing to list called {what!r}; allowed: {', '.join(LISTS)}{nearest(what, LISTS)}")
+    _show_rows(LISTS[what]())
+
+
+@app.command()
+def explain(
+    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="A name from `fedsim list attacks`.")],
+) -> None:
+    """Say what an attack does, what it needs and who invented it."""
+    from attacks import ATTACKS
+
+    if attack not in ATTACKS:
+        raise ScenarioError(f"no attack {attack!r}; allowed: {', '.join(ATTACKS)}{nearest(attack, ATTACKS)}")
+    row = ATTACKS[attack]
+    typer.echo(f"{row.title} ({row.name}): {GAMES[row.game]}\n")
+    typer.echo(textwrap.fill(row.summary, 80) + "\n")
+    worlds = f" At least {row.min_references} reference worlds." if row.min_references else ""
+    needs = row.knowledge + worlds
+    for name, text in {"Needs": needs, "Paper": row.paper, "Link": row.link}.items():
+        typer.echo(
+            textwrap.fill(text, 80, initial_indent=f"{name + ':':7}", subsequent_indent=" " * 7, break_on_hyphens=False)
+        )
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sources and whether they are here."""
+    from fedsim.data import status
+
+    rows = {}
+    for row in status():
+        rows[row.name] = (f"here: {row.path}" if row.path else row.how) if row.present else f"missing: {row.how}"
+    _show_rows(rows)
+
+
+@data_app.command("get")
+def data_get(name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `fedsim data list`.")]) -> None:
+    """Download a data set, verify it, and keep it in the data folder."""
+    from fedsim.data import get
+
+    typer.echo(get(name))
+
+
+@data_app.command("folder")
+def data_folder() -> None:
+    """Print the data folder (set FEDSIM_DATA to choose another)."""
+    from fedsim.data.store import data_folder
+
+    typer.echo(data_folder())
+
+
+def _sources() -> dict[str, str]:
+    """Return the data sources."""
+    from fedsim.data import SOURCES
+
+    return {name: source.title for name, source in SOURCES.items()}
+
+
+def _models() -> dict[str, str]:
+    """Return the models."""
+    from fedsim.models import MODELS
+
+    return {name: (build.__doc__ or "").partition("\n")[0].removeprefix("Return ") for name, build in MODELS.items()}
+
+
+def _strategies() -> dict[str, str]:
+    """Return the strategies with their options."""
+    from strategies import STRATEGIES
+
+    return {name: row.summary + _options(row.options) for name, row in STRATEGIES.items()}
+
+
+def _mods() -> dict[str, str]:
+    """Return the client mods with their options."""
+    from strategies import MODS
+
+    return {name: row.summary + _options(row.options) for name, row in MODS.items()}
+
+
+def _attacks() -> dict[str, str]:
+    """Return the attacks with their games."""
+    from attacks import ATTACKS
+
+    return {name: f"{attack.title} ({attack.game})" for name, attack in ATTACKS.items()}
+
+
+def _scenarios() -> dict[str, str]:
+    """Return the shipped scenarios."""
+    return {name: describe(path) for name, path in shipped().items()}
+
+
+LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    "sources": _sources,
+    "models": _models,
+    "strategies": _strategies,
+    "mods": _mods,
+    "attacks": _attacks,
+    "partitions": lambda: PARTITIONS,
+    "scenarios": _scenarios,
+}
+
+PARTITIONS = {
+    "iid": "Dealt like cards: sizes differ by one at most.",
+    "dirichlet": "Each class is spread unevenly over the clients; a small `alpha` means very unevenly.",
+    "shards": "Sorted by label and cut up; each client gets `shards_per_client` pieces, so it knows few classes.",
+    "quantity": "Clients of uneven size with the same mix of classes; a small `alpha` means very uneven.",
+    "natural": "A `column` of the data says who holds what: one client for each hospital, speaker, ...",
+}
+
+GAMES = {
+    "record": "was this record in the training data?",
+    "property": "which share of a property does the training data have?",
+    "labels": "which labels does one client hold?",
+}
+
+
+def _options(options: Mapping[str, object]) -> str:
+    """Return options and their defaults in words."""
+    return f" Options: {', '.join(f'{name} = {value}' for name, value in options.items())}." if options else ""
+
+
+# Loading and running
+
+
+def _load(scenario: str, overrides: list[str] | None, seed: int | None) -> Loaded:
+    """Return the scenario, checked against the tables."""
+    from attacks import ATTACKS
+    from fedsim.data import SOURCES
+    from strategies import MODS, STRATEGIES
+
+    known = Known(
+        attacks={name: attack.game for name, attack in ATTACKS.items()},
+        strategies={name: row.options for name, row in STRATEGIES.items()},
+        mods={name: row.options for name, row in MODS.items()},
+        sources=SOURCES,
+    )
+    return load(scenario, overrides or (), seed, known=known)
+
+
+def _recipes() -> "Recipes":
+    """Return how names in a scenario become Flower objects."""
+    from fedsim.engine import Recipes
+    from strategies import build_mods, build_strategy, min_clients
+
+    return Recipes(build_strategy, build_mods, min_clients)
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _located(loaded: Loaded) -> Iterator[None]:
+    """Give errors about a key of the scenario their file and line."""
+    try:
+        yield
+    except ScenarioError as error:
+        raise located(error, loaded) from None
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Report]:
+    """Yield what shows progress on stderr: a bar with the time left, or about ten lines where stderr is no terminal."""
+    console = _console(stderr=True)
+    if quiet:
+        yield lambda _done, _total, _text: None
+    elif not console.is_terminal:
+        yield _lines(lambda line: typer.echo(line, err=True))
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task("starting", total=None)
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+
+
+def _lines(write: Callable[[str], None]) -> Report:
+    """Return what writes a line whenever another tenth is done."""
+    began = time.monotonic()
+    written: set[int] = set()
+
+    def report(done: int, total: int, text: str) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth not in written:
+            written.add(tenth)
+            passed = time.monotonic() - began
+            left = f", about {_duration(passed / done * (total - done))} left" if 0 < done < total else ""
+            write(f"{10 * tenth:3} % after {_duration(passed)}{left}: {text}")
+
+    return report
+
+
+# Words for people
+
+
+def _console(stderr: bool = False) -> Console:
+    """Return a console that takes text as it is: no markup, no emoji, no guesses what to highlight."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def _show_rows(rows: Mapping[str, str]) -> None:
+    """Print names, and beside each what it is."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        table.add_row(name, text)
+    _console().print(table)
+
+
+def _show_plan(loaded: Loaded, planned: "Plan") -> None:
+    """Print what a run would cost and could resolve."""
+    typer.echo(f"{loaded.path.name}: nothing wrong with it\n")
+    _show_rows(
+        {
+            "worlds": f"{planned.worlds:,}",
+            "client-rounds": f"{planned.client_rounds:,}",
+            "time": f"about {_duration(planned.seconds)}",
+            "memory": f"about {_size(planned.memory_bytes)}",
+        }
+    )
+    for title, lines in {"What it can resolve": planned.resolution, "Notes": planned.notes}.items():
+        if lines:
+            typer.echo(f"\n{title}")
+            _bullets(lines)
+
+
+def _show_results(record: "Results", folder: Path) -> None:
+    """Print what a run found."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for heading in ("audit", "attack", "AUC", "TPR at 1% FPR", "status"):
+        table.add_column(heading, overflow="fold")
+    audit = None
+    for finding in record.findings:
+        if audit not in (None, finding.audit):
+            table.add_section()
+        metrics = finding.metrics
+        cells = (_range(metrics.get("auc")), _range(metrics.get("tpr@fpr=0.01")))
+        table.add_row(finding.audit if finding.audit != audit else "", finding.attack, *cells, _status(finding))
+        audit = finding.audit
+    console = _console()
+    console.print(table)
+    reasons = {f"{finding.audit}, {finding.attack}: {finding.reason}" for finding in record.findings if finding.reason}
+    if reasons:
+        _bullets(sorted(reasons))
+        typer.echo()
+    for claim in record.claims:
+        _show_claim(claim)
+    utility = record.utility
+    typer.echo(
+        f"Accuracy  training records {_range(utility.train_accuracy)}, new records {_range(utility.test_accuracy)}"
+    )
+    typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
+    typer.echo(f"Report    {folder / 'report.html'}")
+
+
+def _show_claim(claim: "Claim") -> None:
+    """Print a claim and its verdict."""
+    indent = " " * 10
+    typer.echo(
+        textwrap.fill(
+            f"{claim.status.upper()}: {claim.sentence}", 80, initial_indent="Claim     ", subsequent_indent=indent
+        )
+    )
+    typer.echo(textwrap.fill(claim.reason, 80, initial_indent=indent, subsequent_indent=indent) + "\n")
+
+
+def _bullets(lines: Sequence[str]) -> None:
+    """Print sentences as a list."""
+    for line in lines:
+        typer.echo(textwrap.fill(line, 80, initial_indent="- ", subsequent_indent="  "))
+
+
+def _range(quantity: "Quantity | None") -> str:
+    """Return a number with its interval."""
+    if quantity is None:
+        return "-"
+    if quantity.estimate is None:
+        return "unresolved"
+    return f"{quantity.estimate:.3f} [{quantity.low:.3f}, {quantity.high:.3f}]"
+
+
+def _status(finding: "Finding") -> str:
+    """Return whether a finding was measured, and which of its controls failed."""
+    failed = [f"{name} failed" for name, control in finding.controls.items() if control.passed is False]
+    return "; ".join((finding.status, *failed))
+
+
+def _verdict_code(statuses: Sequence[str], strict: bool) -> int:
+    """Return the exit code that the verdicts call for."""
+    wanted = {"refuted", "inconclusive"} if strict else {"refuted"}
+    return SOMETHING_REFUTED if wanted & set(statuses) else NOTHING_REFUTED
+
+
+def _duration(seconds: float) -> str:
+    """Return a time span in words."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"

@@ -1,0 +1,325 @@
+"""The command line: exit codes, one-line errors, and what a reader sees at 80 columns."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from attacks import ATTACKS
+from fedsim import cli
+from fedsim.data.partition import PARTITIONS
+from fedsim.errors import RunError, ScenarioError
+from fedsim.results import Results
+from tests import fakes
+
+VALID = """\
+name: small
+data: {source: digits, candidates: 40, clients: 4}
+audits:
+  - {name: outsider, attacks: [loss]}
+"""
+
+Execute = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("FEDSIM_DEBUG", raising=False)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return fakes.run(tmp_path_factory.mktemp("made-up"))
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, execute: Execute) -> None:
+    """Let `execute` take the place of a real run."""
+    module: Any = ModuleType("fedsim.run")
+    module.execute = execute
+    monkeypatch.setitem(sys.modules, "fedsim.run", module)
+
+
+def claimed(record: Results, *statuses: str) -> Results:
+    return replace(record, claims=tuple(replace(record.claims[0], status=status) for status in statuses))
+
+
+# Bad input
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = cli.BAD_INPUT) -> str:
+    """The one line that a command fails with; nothing on stdout, nothing new in the current folder."""
+    before = sorted(Path().rglob("*"))
+    assert cli.main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert sorted(Path().rglob("*")) == before
+    return err.removeprefix("error: ")
+
+
+@pytest.mark.parametrize("command", ["run", "check", "show"])
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("candidates", "candidats", "bad.yaml:2: data.candidats: unknown key;"),
+        ("clients: 4", "clients: -4", "bad.yaml:2: data.clients: got -4; allowed: a whole number at least 1"),
+        ("clients: 4", "clients: 41", "bad.yaml:2: data.clients: 41 clients, but only 40 records"),
+        ("clients: 4", "clients: .nan", "bad.yaml:2: data.clients: '.nan' is not a number"),
+        ("name: small", "name: small\nname: small", "bad.yaml:2: name: stands twice"),
+        ("name: small", "name: ../../small", "bad.yaml:1: name: got '../../small'"),
+        ("name: small", "name: <script>", "bad.yaml:1: name: got '<script>'"),
+        ("digits", "digts", "did you mean digits?"),
+        ("[loss]", "[lira, los]", "bad.yaml:4: audits.0.attacks.1: no attack 'los'"),
+        ("[loss]", "[property_loss]", "bad.yaml:4: audits.0.attacks.0: property_loss plays the game property"),
+        ("outsider", 'o, vantage: "client:7"', "bad.yaml:4: audits.0.vantage: no party 'client:7'"),
+        ("audits:", "federation: {strategy: {name: fedprx}}\naudits:", "did you mean fedprox?"),
+        (
+            "audits:",
+            "federation: {strategy: {name: krum, options: {f: 1}}}\naudits:",
+            "krum 'f'; allowed: num_malicious_nodes",
+        ),
+        ("audits:", "x: &x [1]\ny: [*x, *x]\naudits:", "bad.yaml:3: x: anchors and aliases"),
+        ("name: small", "name: !!python/name:os.system x", "bad.yaml:1: name: tag"),
+    ],
+)
+def test_a_bad_scenario_is_one_line(
+    command: str, old: str, new: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.yaml").write_text(VALID.replace(old, new))
+    assert says in fails(capsys, command, "bad.yaml")
+
+
+def test_what_is_no_scenario_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Path("empty.yaml").touch()
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("folder.yaml").mkdir()
+    assert fails(capsys, "run", "empty.yaml") == "empty.yaml:1: is empty\n"
+    assert fails(capsys, "run", "binary.yaml").startswith("binary.yaml:2: not UTF-8")
+    assert "is a folder" in fails(capsys, "run", "folder.yaml")
+    assert "no such file; shipped scenarios are " in fails(capsys, "run", str(tmp_path / "absent.yaml"))
+    assert fails(capsys, "run", "quikstart").endswith("did you mean quickstart?\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rnu"], "No such command 'rnu'"),
+        (["run"], "Missing argument 'SCENARIO'"),
+        (["run", "quickstart", "--sed", "3"], "--seed"),
+        (["run", "quickstart", "--seed", "three"], "'three'"),
+        (["run", "quickstart", "--seed", "-1"], "--seed -1: seed: got -1; allowed: a whole number at least 0"),
+        (["run", "quickstart", "--workers", "0"], "x>=1"),
+        (["run", "quickstart", "--engine", "rey"], "'serial', 'ray'"),
+        (["run", "quickstart", "--set", "worlds"], "--set worlds: expected KEY=VALUE"),
+        (["show", "quickstart", "--set", "worldz=3"], "did you mean worlds?"),
+        (["list", "attack"], "did you mean attacks?"),
+        (["explain", "lyra"], "did you mean lira?"),
+        (["report", "absent"], "no results here"),
+        (["data", "get", "digts"], "did you mean digits?"),
+        (["schema", "--out", "absent/schema.json"], "cannot be written"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says in fails(capsys, *arguments)
+
+
+# Running
+
+
+def test_a_run_is_shown_at_80_columns(
+    record: Results, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("good.yaml").write_text(VALID)
+    seen: dict[str, Any] = {}
+
+    def execute(*positional: object, **named: Any) -> SimpleNamespace:
+        seen.update(named, loaded=positional[0], attacks=positional[1])
+        named["progress"](1, 2, "training")
+        return SimpleNamespace(folder=Path("runs/small"), record=record)
+
+    stand_in(monkeypatch, execute)
+    code = cli.main(["run", "good.yaml", "--seed", "5", "--set", "worlds=3", "--out", "there", "--workers", "2"])
+    assert code == int(any(claim.status == "refuted" for claim in record.claims))
+    assert (seen["loaded"].scenario.seed, seen["loaded"].scenario.worlds) == (5, 3)
+    assert (seen["out"], seen["engine"], seen["workers"], seen["attacks"]) == (Path("there"), "serial", 2, ATTACKS)
+    out, err = capsys.readouterr()
+    assert max(map(len, out.splitlines())) <= 80
+    assert err.startswith(" 50 % after 0 s")
+    words = " ".join(out.split())
+    for finding in record.findings:
+        assert finding.attack in words
+        auc = finding.metrics.get("auc")
+        assert auc is None or auc.estimate is None or f"{auc.estimate:.3f} [{auc.low:.3f}, {auc.high:.3f}]" in words
+    for claim in record.claims:
+        assert f"{claim.status.upper()}: {' '.join(claim.sentence.split())}" in words
+    assert "not visible" in words
+    assert out.endswith(f"{Path('runs/small/report.html')}\n")
+
+
+def test_quiet_prints_the_folder_alone(
+    record: Results, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def execute(*_: object, progress: cli.Report, **__: object) -> SimpleNamespace:
+        progress(1, 1, "training")
+        return SimpleNamespace(folder=Path("runs/small"), record=record)
+
+    stand_in(monkeypatch, execute)
+    cli.main(["run", "quickstart", "--quiet"])
+    assert capsys.readouterr() == (f"{Path('runs/small')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "plain", "strict"),
+    [
+        ([], 0, 0),
+        (["not refuted"], 0, 0),
+        (["not refuted", "inconclusive"], 0, 1),
+        (["inconclusive", "refuted", "not refuted"], 1, 1),
+    ],
+)
+def test_exit_codes_follow_the_verdicts(
+    statuses: list[str], plain: int, strict: int, record: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, lambda *_, **__: SimpleNamespace(folder=Path("x"), record=claimed(record, *statuses)))
+    assert cli.main(["run", "quickstart", "--quiet"]) == plain
+    assert cli.main(["run", "quickstart", "--quiet", "--strict"]) == strict
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (RunError("client 3 raised"), cli.RUN_FAILED, "client 3 raised\n"),
+        (ScenarioError("data.label: has one class"), cli.BAD_INPUT, "good.yaml:2: data.label: has one class\n"),
+        (
+            ZeroDivisionError("over\nzero"),
+            cli.RUN_FAILED,
+            "ZeroDivisionError: over zero (FEDSIM_DEBUG=1 shows where)\n",
+        ),
+    ],
+)
+def test_a_failing_run_is_one_line(
+    error: Exception, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def execute(*_: object, **__: object) -> SimpleNamespace:
+        raise error
+
+    Path("good.yaml").write_text(VALID)
+    stand_in(monkeypatch, execute)
+    assert fails(capsys, "run", "good.yaml", code=code) == says
+    monkeypatch.setenv("FEDSIM_DEBUG", "1")
+    assert cli.main(["run", "good.yaml"]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def execute(*_: object, **__: object) -> SimpleNamespace:
+        raise KeyboardInterrupt
+
+    stand_in(monkeypatch, execute)
+    assert cli.main(["run", "quickstart"]) == cli.STOPPED
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("stopped: ")
+    assert err.strip().count("\n") == 0
+
+
+def test_progress_without_a_terminal_is_about_ten_lines() -> None:
+    written: list[str] = []
+    report = cli._lines(written.append)
+    for done in range(1001):
+        report(done, 1000, "training")
+    assert [line.split()[0] for line in written] == [str(tenth) for tenth in range(0, 101, 10)]
+    assert all(line.endswith(": training") for line in written)
+
+
+# Looking
+
+
+def test_check_prints_the_plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module: Any = ModuleType("fedsim.plan")
+    module.plan = lambda *_: SimpleNamespace(
+        worlds=40, client_rounds=9600, seconds=75.4, memory_bytes=3_000_000_000, resolution=("as fine " * 20,), notes=()
+    )
+    monkeypatch.setitem(sys.modules, "fedsim.plan", module)
+    assert cli.main(["check", "quickstart"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for words in ("40", "9,600", "about 1 min 15 s", "about 3.0 GB", "- as fine"):
+        assert words in out
+    assert "Notes" not in out
+
+
+def test_show_prints_a_scenario_that_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "quickstart", "--set", "federation.rounds=3"]) == 0
+    first = capsys.readouterr().out
+    assert "rounds: 3\n" in first
+    Path("again.yaml").write_text(first)
+    assert cli.main(["show", "again.yaml"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_schema_is_the_same_on_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schema"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["properties"]["federation"]
+    assert cli.main(["schema", "--out", "schema.json"]) == 0
+    assert Path("schema.json").read_text() == printed
+
+
+@pytest.mark.parametrize("what", cli.LISTS)
+def test_lists_every_name_and_says_what_it_is(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = cli.LISTS[what]()
+    assert rows
+    assert all(len(text) > 3 for text in rows.values())
+    assert cli.main(["list", what]) == 0
+    out = capsys.readouterr().out
+    assert {line.split()[0] for line in out.splitlines() if line and line[0] != " "} == set(rows)
+
+
+def test_the_partitions_described_are_those_there_are() -> None:
+    assert list(cli.PARTITIONS) == list(PARTITIONS)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_explains_every_attack(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", name]) == 0
+    out = capsys.readouterr().out
+    words = " ".join(out.split())
+    assert ATTACKS[name].summary in words
+    assert ATTACKS[name].link in words
+
+
+def test_data_says_where_things_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FEDSIM_DATA", "somewhere")
+    assert cli.main(["data", "folder"]) == 0
+    assert capsys.readouterr().out == "somewhere\n"
+    assert cli.main(["data", "list"]) == 0
+    assert "missing: fedsim data get adult" in capsys.readouterr().out
+
+
+def test_the_report_is_written_again(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
+    fakes.run(Path("run"))
+    assert cli.main(["report", "run"]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page.read_text(encoding="utf-8").startswith("<!")
+
+
+def test_light_commands_import_nothing_heavy() -> None:
+    heavy = "{'torch', 'flwr', 'sklearn', 'scipy', 'matplotlib'}"
+    code = f"import sys; from fedsim.cli import main; main(['list', 'scenarios']); main(['schema']); print({heavy} & set(sys.modules))"
+    root = str(Path(cli.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert ran.stdout.endswith("}\nset()\n")

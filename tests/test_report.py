@@ -1,0 +1,324 @@
+"""The report: everything in the record is on the page, nothing comes from elsewhere, nothing a user wrote is markup."""
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from fedsim.errors import ScenarioError
+from fedsim.figures import label, roc_curves
+from fedsim.metrics import auc
+from fedsim.report import contrast, exposed, headline, measures, number, percent, render, resolution, write_report
+from fedsim.results import ClaimStated, Results, read, read_evidence, unknown, write
+from tests.fakes import run
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """The page as tags, text and the places it points to; complains where tags do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run")
+    run(path)
+    write_report(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def record(folder: Path) -> Results:
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_the_page_needs_nothing_but_itself(page: Page, html: str) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        assert not any(name.startswith("on") for name in attributes)
+        if "src" in attributes:
+            assert (attributes["src"] or "").startswith("data:image/svg+xml;base64,")
+        if tag != "a":
+            assert "href" not in attributes
+    assert "@import" not in html
+    assert "url(" not in html
+    wanted = "Content-Security-Policy"
+    policies = [attributes.get("content") for _, attributes in page.tags if attributes.get("http-equiv") == wanted]
+    assert len(policies) == 1
+    assert str(policies[0]).startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+
+
+def test_the_figures_need_nothing_but_themselves(page: Page) -> None:
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 6  # AUC, TPR, a ROC for each of two audits, accuracy, loss
+    for image in images:
+        root = ElementTree.fromstring(base64.b64decode(str(image["src"]).partition(",")[2]))
+        for element in root.iter():
+            assert element.tag.rpartition("}")[2] not in ("script", "image", "foreignObject")
+            for name, value in element.attrib.items():
+                if name.endswith("href"):
+                    assert value.startswith("#")
+
+
+def test_the_page_can_be_read_without_seeing(page: Page) -> None:
+    assert ("html", {"lang": "en"}) in page.tags
+    assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_every_claim_stands_first_with_its_words_and_numbers(page: Page, record: Results) -> None:
+    verdicts = page.text.partition("What was simulated")[0]
+    assert {claim.status for claim in record.claims} >= {"refuted", "not refuted"}
+    assert headline(record.claims, record.findings) in verdicts
+    for claim in record.claims:
+        assert claim.sentence in verdicts
+        assert f"{claim.status} {claim.sentence}" in verdicts  # the word beside the sentence, not only a colour
+        shown = f"Measured {number(claim.estimate)} (95 % interval {number(claim.low)} to {number(claim.high)})"
+        assert f"{shown}, allowed at most {number(claim.claim.at_most)}" in verdicts
+
+
+def test_every_number_of_every_finding_is_on_the_page(page: Page, record: Results) -> None:
+    for finding in record.findings:
+        for text in (finding.attack, finding.title, finding.summary, finding.knowledge, finding.paper, finding.vantage):
+            assert text in page.text
+        if finding.status != "measured":
+            assert f"{finding.status} {finding.reason}" in page.text
+        numbers = [*finding.metrics.values(), *(found for part in finding.slices.values() for found in part.values())]
+        numbers += [control.auc for control in finding.controls.values() if control.passed is not None]
+        assert finding.status != "measured" or len(numbers) > 10
+        for found in numbers:
+            if found.reason is None:
+                assert f"{number(found.estimate)} {number(found.low)} to {number(found.high)}" in page.text
+            else:
+                assert found.reason in page.text
+        for control in finding.controls.values():
+            assert control.text in page.text
+    for finding, items in exposed(record.findings):
+        for item in items:
+            assert f"{item.item} {item.owner} {number(item.auc)}" in page.text, finding.attack
+
+
+def test_each_row_of_the_table_of_measures_has_its_own_numbers(record: Results) -> None:
+    table = measures(record.findings)
+    assert len(table.rows) == 12  # six measured attacks, each with one slice
+    for finding, part, cells in table.rows:
+        wanted = finding.slices["most_exposed_tenth"] if part else finding.metrics
+        for name, cell in zip(table.metrics, cells, strict=True):
+            assert (cell.quantity if cell else None) == wanted.get(name)
+            assert cell is None or cell.note is None or table.notes[cell.note - 1] == cell.quantity.reason
+
+
+def test_what_each_vantage_saw_and_where_the_run_came_from_is_on_the_page(page: Page, record: Results) -> None:
+    assert "public 0 0 no answers to queries: class probabilities" in page.text
+    assert "client:0 30 30 yes answers to queries: class probabilities" in page.text
+    provenance = page.text.partition("Provenance")[2]
+    data = record.provenance.data
+    for text in (
+        data.source,
+        data.digest,
+        data.licence,
+        data.citation,
+        record.scenario.digest,
+        f"Seed {record.provenance.seed}",
+    ):
+        assert text in provenance
+    for name, version in record.provenance.packages.items():
+        assert f"{name} {version}" in provenance
+    assert "Not refuted is not proof of privacy" in page.text
+
+
+def test_synthetic_data_are_labelled_at_both_ends(folder: Path, record: Results, page: Page) -> None:
+    assert "SYNTHETIC" not in page.text
+    data = replace(record.provenance.data, synthetic=True)
+    text = Page(render(replace(record, provenance=replace(record.provenance, data=data)), folder)).text
+    assert text.index("SYNTHETIC DATA") < text.index(record.claims[0].sentence)
+    assert "SYNTHETIC DATA" in text.partition("Provenance")[2]
+
+
+def test_what_a_user_wrote_is_never_markup(folder: Path, record: Results) -> None:
+    finding = replace(record.findings[0], title=MARKUP, summary=MARKUP, vantage=MARKUP, link="javascript:alert(1)")
+    claim = replace(record.claims[0], sentence=MARKUP)
+    scenario = replace(record.scenario, effective=record.scenario.effective | {"description": MARKUP, "name": MARKUP})
+    html = render(replace(record, scenario=scenario, findings=(finding, *record.findings[1:]), claims=(claim,)), folder)
+    page = Page(html)
+    assert page.text.count(MARKUP) >= 5  # shown as it was written
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in Page((folder / "report.html").read_text()).tags}
+    assert all((attributes["href"] or "").startswith("https://") for tag, attributes in page.tags if tag == "a")
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+
+
+@pytest.mark.parametrize(
+    ("game", "words"),
+    [
+        (
+            "property",
+            (
+                "“sex” = “Female”: 50 % (no) or 20 % (yes)",
+                "a “yes” world scores higher",
+                "Does the training population",
+            ),
+        ),
+        (
+            "labels",
+            (
+                "a random half of the classes was in the data of client 0",
+                "a class that it holds",
+                "Does the client hold",
+            ),
+        ),
+    ],
+)
+def test_other_games_are_told_in_their_own_words(game: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    record = run(tmp_path, game, worlds=24)  # type: ignore[arg-type]
+    text = Page(render(record, tmp_path)).text
+    for each in words:
+        assert each in text
+    assert "Was this record in the training data?" not in text
+
+
+def test_the_report_is_made_from_the_folder_alone_and_is_the_same_each_time(
+    folder: Path, html: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "elsewhere"
+    copy.mkdir()
+    shutil.copy(folder / "results.json", copy)
+    shutil.copytree(folder / "evidence", copy / "evidence")
+    code = "import pathlib, sys; from fedsim.report import write_report; write_report(pathlib.Path(sys.argv[1]))"
+    another = [sys.executable, "-c", code, str(copy)]  # other hashes, other identities
+    subprocess.run(another, check=True)
+    written = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()} == written
+    names = ["accuracy", "attacks-auc", "attacks-tpr", "loss", "roc-outsider", "roc-participant"]
+    files = sorted(path.name for path in (folder / "figures").iterdir())
+    assert files == [f"{name}.{end}" for name in names for end in ("pdf", "svg")]
+    assert str(folder) not in html
+
+
+def test_a_run_without_claims_or_measurements_still_has_a_report(folder: Path, record: Results) -> None:
+    blind = record.findings[-1]
+    assert blind.status == "not visible"
+    text = Page(render(replace(record, claims=(), findings=(blind,)), folder)).text
+    assert "No privacy claim was made; 0 attacks measured" in text
+    assert str(blind.reason) in text
+
+
+def test_missing_evidence_is_an_error_and_leaves_the_old_report(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "evidence")
+    with pytest.raises(ScenarioError, match="cannot read this evidence"):
+        write_report(copy)
+    assert (copy / "report.html").read_bytes() == (folder / "report.html").read_bytes()
+
+
+def test_headlines_count_every_status(record: Results) -> None:
+    refuted = next(claim for claim in record.claims if claim.status == "refuted")
+    silent, unclear = replace(refuted, status="not refuted"), replace(refuted, status="inconclusive")
+    assert headline([refuted], ()) == "1 of 1 claims refuted"
+    assert headline([silent, silent], ()) == "2 of 2 claims not refuted"
+    assert headline([unclear, refuted, silent], ()) == "1 of 3 claims refuted, 1 not refuted, 1 inconclusive"
+
+
+def test_the_contrast_names_what_each_attack_finds(record: Results) -> None:
+    text = contrast(record.findings)
+    assert text is not None
+    found = {each.attack: each.metrics["tpr@fpr=0.01"].estimate for each in record.findings if each.audit == "outsider"}
+    shown = dict(re.findall(r"(\w+) finds ([\d.]+ %)", text))
+    assert shown == {name: percent(value) for name, value in found.items() if value is not None}
+    assert contrast(record.findings[:1]) is None
+
+
+def test_numbers_are_rounded_and_never_vanish() -> None:
+    assert [number(value) for value in (None, 0.0, 1.0, 0.7684, -0.05, 0.00939, 3e-7, 12345.6)] == [
+        "–", "0.000", "1.000", "0.768", "-0.050", "0.00939", "3e-07", "1.23e+04",
+    ]  # fmt: skip
+    assert [percent(share) for share in (0.95, 0.999, 0.155, 0.01)] == ["95 %", "99.9 %", "15.5 %", "1 %"]
+    assert label("tpr@fpr=0.001") == "TPR at 0.1 % FPR"
+
+
+def test_the_smallest_rate_is_ten_over_the_non_members(record: Results) -> None:
+    rates = {audit: (count, rate) for audit, count, rate in resolution(record.findings)}
+    count = max(each.non_members for each in record.findings if each.audit == "outsider")
+    assert rates["outsider"] == (count, percent(10 / count))
+
+
+def test_roc_curves_pass_through_the_attainable_points_only(record: Results, folder: Path) -> None:
+    figure = roc_curves(record, "outsider", folder).figure
+    findings = {each.attack: each for each in record.findings if each.audit == "outsider"}
+    drawn = {str(line.get_label()).partition(" ")[0]: line for line in figure.axes[0].get_lines()}
+    assert set(findings) < set(drawn)
+    for attack, finding in findings.items():
+        evidence = read_evidence(folder, str(finding.evidence))
+        scores, members = evidence.scores[evidence.asked], evidence.members[evidence.asked]
+        x, y = (np.asarray(data, dtype=np.float64) for data in drawn[attack].get_data())
+        assert drawn[attack].get_drawstyle() == "steps-post"
+        for fpr, tpr in list(zip(x, y, strict=True))[:: max(len(x) // 6, 1)]:
+            thresholds = [t for t in np.append(np.unique(scores), np.inf) if (scores[~members] >= t).mean() <= fpr]
+            assert max((scores[members] >= t).mean() for t in thresholds) == pytest.approx(tpr, abs=1e-8)
+        stairs = float(np.sum(np.diff(x) * y[:-1]))  # a staircase lies below the curve by half of what ties could gain
+        assert stairs <= auc(scores, members) + 1e-8
+
+
+def test_a_claim_that_could_not_be_measured_says_so(folder: Path, record: Results) -> None:
+    first = record.findings[0]
+    stated = ClaimStated(first.audit, first.attack, "tpr@fpr=0.001", 0.01, 0.95)
+    reason = "needs 10000 non-members"
+    claim = replace(
+        record.claims[0], claim=stated, status="inconclusive", estimate=None, low=None, high=None, reason=reason
+    )
+    unresolved = replace(first, metrics=first.metrics | {"auc": unknown("no members", 0.95)})
+    text = Page(render(replace(record, claims=(claim,), findings=(unresolved, *record.findings[1:])), folder)).text
+    assert f"Not measured; allowed at most 0.010 . {reason}" in text
+    assert "1 of 1 claims inconclusive" in text
+
+
+def test_writing_a_report_does_not_touch_the_results(folder: Path, record: Results, tmp_path: Path) -> None:
+    write(record, tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+
+
+def test_matplotlib_is_imported_only_to_draw() -> None:
+    code = "import sys, fedsim.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
