@@ -101,9 +101,7 @@ def _failed(message: str, code: int) -> int:
 
 def _stopped() -> int:
     """Print how to go on after Ctrl-C and return its exit code."""
-    typer.echo(
-        "stopped: no results were written; the same command starts the run again, with the same numbers", err=True
-    )
+    typer.echo("stopped; the same command goes on from here: the worlds that are finished are kept", err=True)
     return STOPPED
 
 
@@ -143,9 +141,8 @@ def run(
     from attacks import ATTACKS
     from fedsim.run import execute
 
-    count = workers or _processors()
     with _progress(quiet) as report, _located(loaded):
-        outcome = execute(loaded, ATTACKS, _recipes(), out=out, engine=engine, workers=count, progress=report)
+        outcome = execute(loaded, ATTACKS, _recipes(), out=out, engine=engine, workers=workers, progress=report)
     if quiet:
         typer.echo(outcome.folder)
     else:
@@ -160,10 +157,10 @@ def check(
     """Check a scenario, and print what a run would cost and what it could resolve."""
     loaded = _load(scenario, set_, seed)
     from attacks import ATTACKS
-    from fedsim.plan import plan
+    from fedsim.plan import default_workers, plan
 
     with _located(loaded):
-        planned = plan(loaded, ATTACKS, _recipes(), workers or _processors())
+        planned = plan(loaded, ATTACKS, _recipes(), workers or default_workers())
     _show_plan(loaded, planned)
 
 
@@ -223,13 +220,10 @@ def explain(
         raise ScenarioError(f"no attack {attack!r}; allowed: {', '.join(ATTACKS)}{nearest(attack, ATTACKS)}")
     row = ATTACKS[attack]
     typer.echo(f"{row.title} ({row.name}): {GAMES[row.game]}\n")
-    typer.echo(textwrap.fill(row.summary, 80) + "\n")
+    typer.echo(_paragraph(row.summary) + "\n")
     worlds = f" At least {row.min_references} reference worlds." if row.min_references else ""
-    needs = row.knowledge + worlds
-    for name, text in {"Needs": needs, "Paper": row.paper, "Link": row.link}.items():
-        typer.echo(
-            textwrap.fill(text, 80, initial_indent=f"{name + ':':7}", subsequent_indent=" " * 7, break_on_hyphens=False)
-        )
+    for name, text in {"Needs": row.knowledge + worlds, "Paper": row.paper, "Link": row.link}.items():
+        typer.echo(_paragraph(text, f"{name + ':':7}"))
 
 
 @data_app.command("list")
@@ -309,7 +303,7 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "scenarios": _scenarios,
 }
 
-PARTITIONS = {
+PARTITIONS: dict[str, str] = {
     "iid": "Dealt like cards: sizes differ by one at most.",
     "dirichlet": "Each class is spread unevenly over the clients; a small `alpha` means very unevenly.",
     "shards": "Sorted by label and cut up; each client gets `shards_per_client` pieces, so it knows few classes.",
@@ -355,11 +349,6 @@ def _recipes() -> "Recipes":
     return Recipes(build_strategy, build_mods, min_clients)
 
 
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def _located(loaded: Loaded) -> Iterator[None]:
     """Give errors about a key of the scenario their file and line."""
@@ -393,15 +382,19 @@ def _progress(quiet: bool) -> Iterator[Report]:
 def _lines(write: Callable[[str], None]) -> Report:
     """Return what writes a line whenever another tenth is done."""
     began = time.monotonic()
-    written: set[int] = set()
+    starts: dict[int, tuple[float, int]] = {}  # total -> when it was first reported, and what was done before
+    written: set[tuple[int, str]] = set()
 
     def report(done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        start, before = starts.setdefault(total, (now, done))
         tenth = 10 * done // max(total, 1)
-        if tenth not in written:
-            written.add(tenth)
-            passed = time.monotonic() - began
-            left = f", about {_duration(passed / done * (total - done))} left" if 0 < done < total else ""
-            write(f"{10 * tenth:3} % after {_duration(passed)}{left}: {text}")
+        if (tenth, text) not in written:
+            written.add((tenth, text))
+            left = ""
+            if before < done < total:
+                left = f", about {_duration((now - start) / (done - before) * (total - done))} left"
+            write(f"{10 * tenth:3} % after {_duration(now - began)}{left}: {text}")
 
     return report
 
@@ -443,19 +436,22 @@ def _show_plan(loaded: Loaded, planned: "Plan") -> None:
 
 def _show_results(record: "Results", folder: Path) -> None:
     """Print what a run found."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for heading in ("audit", "attack", "AUC", "TPR at 1% FPR", "status"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column("audit and attack", overflow="fold")
+    table.add_column("AUC", no_wrap=True)
+    table.add_column("TPR at 1% FPR", no_wrap=True)
+    table.add_column("status", max_width=14)
     audit = None
     for finding in record.findings:
-        if audit not in (None, finding.audit):
+        if finding.audit != audit:
+            audit = finding.audit
             table.add_section()
+            table.add_row(f"{audit} ({finding.vantage})")
         metrics = finding.metrics
         cells = (_range(metrics.get("auc")), _range(metrics.get("tpr@fpr=0.01")))
-        table.add_row(finding.audit if finding.audit != audit else "", finding.attack, *cells, _status(finding))
-        audit = finding.audit
-    console = _console()
-    console.print(table)
+        table.add_row(f"  {finding.attack}", *cells, _status(finding))
+    _console().print(table)
+    typer.echo()
     reasons = {f"{finding.audit}, {finding.attack}: {finding.reason}" for finding in record.findings if finding.reason}
     if reasons:
         _bullets(sorted(reasons))
@@ -463,28 +459,26 @@ def _show_results(record: "Results", folder: Path) -> None:
     for claim in record.claims:
         _show_claim(claim)
     utility = record.utility
-    typer.echo(
-        f"Accuracy  training records {_range(utility.train_accuracy)}, new records {_range(utility.test_accuracy)}"
-    )
+    typer.echo(f"Accuracy  training {_range(utility.train_accuracy)}, test {_range(utility.test_accuracy)}")
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
 
 
 def _show_claim(claim: "Claim") -> None:
     """Print a claim and its verdict."""
-    indent = " " * 10
-    typer.echo(
-        textwrap.fill(
-            f"{claim.status.upper()}: {claim.sentence}", 80, initial_indent="Claim     ", subsequent_indent=indent
-        )
-    )
-    typer.echo(textwrap.fill(claim.reason, 80, initial_indent=indent, subsequent_indent=indent) + "\n")
+    typer.echo(_paragraph(f"{claim.status.upper()}: {claim.sentence}", "Claim     "))
+    typer.echo(_paragraph(claim.reason, " " * 10) + "\n")
 
 
 def _bullets(lines: Sequence[str]) -> None:
     """Print sentences as a list."""
     for line in lines:
-        typer.echo(textwrap.fill(line, 80, initial_indent="- ", subsequent_indent="  "))
+        typer.echo(_paragraph(line, "- "))
+
+
+def _paragraph(text: str, head: str = "") -> str:
+    """Return `text` in lines of 80 columns, the first behind `head` and the others indented as far."""
+    return textwrap.fill(text, 80, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
 
 
 def _range(quantity: "Quantity | None") -> str:
@@ -497,9 +491,9 @@ def _range(quantity: "Quantity | None") -> str:
 
 
 def _status(finding: "Finding") -> str:
-    """Return whether a finding was measured, and which of its controls failed."""
+    """Return which controls of a finding failed, or else whether it was measured."""
     failed = [f"{name} failed" for name, control in finding.controls.items() if control.passed is False]
-    return "; ".join((finding.status, *failed))
+    return ", ".join(failed) or finding.status
 
 
 def _verdict_code(statuses: Sequence[str], strict: bool) -> int:

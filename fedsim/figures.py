@@ -109,7 +109,7 @@ def label(metric: str) -> str:
 
 
 def tpr_metric(findings: Sequence[Finding]) -> str | None:
-    """Return the true-positive rate to show beside the AUC: at 1 % if any finding resolves it, else at 10 %, else none."""
+    """Return the TPR to show beside the AUC: at 1 % FPR if any finding resolves it, else at 10 %, else none."""
     for metric in ("tpr@fpr=0.01", "tpr@fpr=0.1"):
         if any(finding.metrics[metric].reason is None for finding in findings if metric in finding.metrics):
             return metric

@@ -203,8 +203,12 @@ def _measured(
 ) -> Measured:
     """The interval of a share in [0, 1], out of `tries` of the entries, from each entry's influence on it."""
     variance = _variance(influence, entries.world, entries.item)
-    size = _effective_size(share, variance, tries * _scores_worth(entries))
-    low, high = _share_interval(share, size, _degrees(entries.world, entries.item), confidence)
+    worth, degrees = tries * _scores_worth(entries), _degrees(entries.world, entries.item)
+    if variance == 0 and 0 < share < 1:  # the same answer for everybody: bound how many would get another one
+        reach = _share_interval(0.0, worth, degrees, confidence)[1]
+        low, high = max(share - reach, 0.0), min(share + reach, 1.0)
+    else:
+        low, high = _share_interval(share, _effective_size(share, variance, worth), degrees, confidence)
     inside = int(entries.members.sum())
     worlds = int(np.unique(entries.world).size)
     return Measured(
@@ -218,7 +222,7 @@ def _effective_size(share: float, variance: float, prior_size: float) -> float:
     The variance tells, but it knows little when few independent events were seen, and nothing at a share of 0 or 1: the
     size suggested by the scores then has the weight of one event.
     """
-    if variance <= 0 or not 0 < share < 1:
+    if not 0 < share < 1:
         return prior_size
     size = share * (1 - share) / variance
     events = min(share, 1 - share) * size
@@ -351,12 +355,12 @@ def _measure_error(
     """The mean absolute error, on the log scale; errors that never vary are bounded by the range of the truth."""
     error = mean_absolute_error(estimates, truths)
     deviation = np.sqrt(_variance((np.abs(estimates - truths) - error) / truths.size, world, item))
-    worlds, degrees, tail = int(np.unique(world).size), _degrees(world, item), (1 - confidence) / 2
+    worlds, tail = int(np.unique(world).size), (1 - confidence) / 2
     if error > 0 and deviation > 1e-12 * error:
-        factor = float(np.exp(-t.ppf(tail, degrees) * deviation / error))
+        factor = float(np.exp(-t.ppf(tail, _degrees(world, item)) * deviation / error))
         low, high = error / factor, error * factor
     else:
-        reach = float(np.ptp(truths)) * _share_interval(0.0, worlds, degrees, confidence)[1]
+        reach = float(np.ptp(truths)) * _share_interval(0.0, worlds, worlds - 1, confidence)[1]
         if reach == 0:
             return Unresolved("The true quantity is the same in every world, so nothing shows that it was estimated.")
         low, high = max(error - reach, 0.0), error + reach

@@ -137,7 +137,7 @@ def resnet(choice: ModelChoice, shape: Shape, classes: int) -> Model:
     widths = (choice.channels, 2 * choice.channels, 4 * choice.channels)
 
     def norm(params: Params, name: str, x: Tensor) -> Tensor:
-        groups = math.gcd(8, x.shape[1])
+        groups = math.gcd(x.shape[1], max(1, x.shape[1] // 4))
         return F.group_norm(x, groups, params[f"{name}.scale"], params[f"{name}.shift"])
 
     def init(generator: torch.Generator) -> Params:

@@ -328,9 +328,15 @@ def grids(findings: Sequence[Finding]) -> list[Grid]:
 
 def measures(findings: Sequence[Finding]) -> Measures:
     """Return every metric of every finding and of its slices; equal reasons for a missing number share a note."""
-    rows = [(each, "", each.metrics) for each in findings if each.metrics]
-    rows += [(each, SLICES.get(name, name), part) for each in findings for name, part in each.slices.items()]
-    rows.sort(key=lambda row: findings.index(row[0]))  # stable: a finding's slices follow it
+    rows = [
+        (finding, part, metrics)
+        for finding in findings
+        for part, metrics in (
+            ("", finding.metrics),
+            *((SLICES.get(name, name), found) for name, found in finding.slices.items()),
+        )
+        if metrics
+    ]
     names = sorted({name for _, _, part in rows for name in part}, key=_order)
     notes: dict[str, int] = {}
 

@@ -110,7 +110,7 @@ class Sight:
 
 @validated(frozen=True, config=STRICT)
 class Federation:
-    """What ran: `transcripts` holds the SHA-256 of each world's messages, `parameters` the number of values in the model."""
+    """What ran: `transcripts` are the SHA-256 of each world's messages, `parameters` counts the model's values."""
 
     clients: tuple[Client, ...]
     worlds: int
@@ -254,7 +254,7 @@ class Results:
 
 
 def quantity(found: Measured | Unresolved, confidence: float) -> Quantity:
-    """Return `found` as it stands in the record; `confidence` is the one asked for, which an unresolved number lacks."""
+    """Return `found` as it stands in the record; `confidence` was asked for, and an unresolved number lacks it."""
     if isinstance(found, Unresolved):
         return unknown(found.reason, confidence)
     return Quantity(
@@ -276,7 +276,7 @@ def unknown(reason: str, confidence: float) -> Quantity:
 
 
 def to_text(record: Results) -> str:
-    """Return the record as JSON: fields in order, keys of mappings sorted, floats as `repr`; equal records, equal text."""
+    """Return the record as JSON (fields in order, mappings sorted, floats as `repr`); equal records, equal text."""
     return json.dumps(_plain(record), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 

@@ -63,7 +63,7 @@ def train(
                     torch._foreach_add_(gradients, torch._foreach_sub(leaves, start), alpha=proximal_mu)
                 if local.clip_gradient is not None:
                     norm = torch.nn.utils.get_total_norm(gradients)
-                    torch._foreach_mul_(gradients, (local.clip_gradient / norm).clamp(max=1.0))
+                    torch._foreach_mul_(gradients, (local.clip_gradient / (norm + 1e-6)).clamp(max=1.0))
                 if local.weight_decay:
                     torch._foreach_add_(gradients, leaves, alpha=local.weight_decay)
                 step(leaves, gradients)

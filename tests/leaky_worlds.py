@@ -1,6 +1,6 @@
 """Small leaky federations for the tests of attacks: softmax regression, full-batch descent, messages made by hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,11 +146,6 @@ def label_study(seed: int, worlds: int = 12, classes: int = 8) -> Study:
     return Study(setup, LabelAsk(0, Records(x, y, np.full(len(y), -1)), classes), tuple(results))
 
 
-def everyone(study: Study) -> Bools:
-    """Return the matrix in which each world may use all the others as references."""
-    return ~np.eye(len(study.worlds), dtype=bool)
-
-
 def view(world: World, vantage: str) -> tuple[Event, ...]:
     """Return the events that parties joined by + see."""
     return visible(Vantage(frozenset(vantage.split("+"))), world.events)
@@ -164,20 +159,23 @@ def signals(attack: Attack, study: Study, vantage: str = SERVER) -> Floats:
     return np.stack(list(folded))
 
 
-def scores(attack: Attack, study: Study, measured: Floats, members: Bools, seed: int = 0) -> Floats:
-    """Return the scores [worlds, items] with every world as a target."""
-    targets = np.ones(len(study.worlds), dtype=bool)
-    return score(attack, measured, members, targets, everyone(study), study.ask, seed)
+def scores(
+    attack: Attack, study: Study, measured: Floats, members: Bools, targets: Sequence[int] | None = None
+) -> Floats:
+    """Return the scores [worlds, items] with every world as a target, or only those listed."""
+    chosen = np.isin(np.arange(len(study.worlds)), range(len(study.worlds)) if targets is None else targets)
+    return score(attack, measured, members, chosen, ~np.eye(len(chosen), dtype=bool), study.ask, seed=0)
 
 
-def masked(policy: Callable[[Floats], Floats | None]) -> Callable[[Oracle], Oracle]:
-    """Return what turns an oracle into one that shows `policy` of its probabilities."""
+def hide(oracle: Oracle, release: str) -> Oracle:
+    """Return the oracle behind an output policy: all probabilities, the largest two, or only the label."""
 
-    def wrap(oracle: Oracle) -> Oracle:
-        def answer(x: NDArray[np.float32]) -> Answer:
-            whole = oracle(x)
-            return Answer(whole.labels, None if whole.probabilities is None else policy(whole.probabilities))
+    def answer(x: NDArray[np.float32]) -> Answer:
+        labels, whole = oracle(x)
+        if release == "labels" or whole is None:
+            return Answer(labels, None)
+        if release == "top_k" and whole.shape[1] > 2:
+            return Answer(labels, np.where(whole >= np.sort(whole, axis=1)[:, -2:-1], whole, np.nan))
+        return Answer(labels, whole)
 
-        return answer
-
-    return wrap
+    return answer

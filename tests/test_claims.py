@@ -35,6 +35,7 @@ def test_the_verdict_follows_the_interval_and_the_controls(
         (0.01, 0.05, True, False, "inconclusive", "too weak"),
         (0.01, 0.05, False, True, "inconclusive", "null control"),
         (0.05, 0.08, True, True, "inconclusive", "inside"),
+        (0.03, 0.06, True, True, "inconclusive", "inside"),  # an estimate below the bound is not enough
     ],
 )
 def test_each_reason(low: float, high: float, null_ok: bool, planted_ok: bool, status: str, word: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -48,7 +48,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, execute: Execute) -> None:
     monkeypatch.setitem(sys.modules, "fedsim.run", module)
 
 
-def claimed(record: Results, *statuses: str) -> Results:
+Status = Literal["refuted", "not refuted", "inconclusive"]
+
+
+def claimed(record: Results, *statuses: Status) -> Results:
     return replace(record, claims=tuple(replace(record.claims[0], status=status) for status in statuses))
 
 
@@ -189,7 +192,7 @@ def test_quiet_prints_the_folder_alone(
     ],
 )
 def test_exit_codes_follow_the_verdicts(
-    statuses: list[str], plain: int, strict: int, record: Results, monkeypatch: pytest.MonkeyPatch
+    statuses: list[Status], plain: int, strict: int, record: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(monkeypatch, lambda *_, **__: SimpleNamespace(folder=Path("x"), record=claimed(record, *statuses)))
     assert cli.main(["run", "quickstart", "--quiet"]) == plain
@@ -230,7 +233,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert cli.main(["run", "quickstart"]) == cli.STOPPED
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("stopped: ")
+    assert err.startswith("stopped; the same command goes on")
     assert err.strip().count("\n") == 0
 
 
@@ -241,6 +244,18 @@ def test_progress_without_a_terminal_is_about_ten_lines() -> None:
         report(done, 1000, "training")
     assert [line.split()[0] for line in written] == [str(tenth) for tenth in range(0, 101, 10)]
     assert all(line.endswith(": training") for line in written)
+    report(1, 1, "scoring")
+    assert written[-1].endswith(": scoring")
+
+
+def test_the_time_left_does_not_count_what_an_earlier_run_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    clock = iter([0.0, 0.0, 20.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    report = cli._lines(written.append)
+    report(50, 100, "training")
+    report(60, 100, "training")  # ten worlds in 20 s: forty take 80 s
+    assert written == [" 50 % after 0 s: training", " 60 % after 20 s, about 1 min 20 s left: training"]
 
 
 # Looking
@@ -248,6 +263,7 @@ def test_progress_without_a_terminal_is_about_ten_lines() -> None:
 
 def test_check_prints_the_plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     module: Any = ModuleType("fedsim.plan")
+    module.default_workers = lambda: 1
     module.plan = lambda *_: SimpleNamespace(
         worlds=40, client_rounds=9600, seconds=75.4, memory_bytes=3_000_000_000, resolution=("as fine " * 20,), notes=()
     )
@@ -308,17 +324,24 @@ def test_data_says_where_things_are(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "missing: fedsim data get adult" in capsys.readouterr().out
 
 
-def test_the_report_is_written_again(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("run").mkdir()
-    fakes.run(Path("run"))
+def test_the_report_is_written_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module: Any = ModuleType("fedsim.report")
+    module.write_report = lambda folder: folder / "report.html"
+    monkeypatch.setitem(sys.modules, "fedsim.report", module)
     assert cli.main(["report", "run"]) == 0
-    page = Path(capsys.readouterr().out.strip())
-    assert page.read_text(encoding="utf-8").startswith("<!")
+    assert capsys.readouterr().out == f"{Path('run/report.html')}\n"
+
+
+def test_a_failed_control_takes_the_place_of_the_status(record: Results) -> None:
+    finding = record.findings[0]
+    broken = {name: replace(control, passed=False) for name, control in finding.controls.items() if name != "blind"}
+    assert cli._status(finding) == "measured"
+    assert cli._status(replace(finding, controls=broken)) == ", ".join(f"{name} failed" for name in broken)
 
 
 def test_light_commands_import_nothing_heavy() -> None:
-    heavy = "{'torch', 'flwr', 'sklearn', 'scipy', 'matplotlib'}"
-    code = f"import sys; from fedsim.cli import main; main(['list', 'scenarios']); main(['schema']); print({heavy} & set(sys.modules))"
+    heavy = "{'torch', 'flwr', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)"
+    code = f"import sys; from fedsim.cli import main; main(['list', 'scenarios']); main(['schema']); print({heavy})"
     root = str(Path(cli.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -119,6 +119,8 @@ def test_diabetes130_has_one_stay_a_patient() -> None:
     assert np.array_equal(binary.y == 1, three.y > 0)
     assert three.class_names[2] == "within 30 days"
     assert np.bincount(three.y).argmin() == 2
+    # 46,902 stays end in readmission and 30,248 stays have a later one: last stays would leave about the difference.
+    assert binary.y.sum() > 1.2 * (46_902 - 30_248)
     blocks = [name.startswith("diag_1=") for name in binary.feature_names]
     # 11 first diagnoses of these stays are missing; all others fall into one group.
     assert (binary.features[:, blocks].sum(axis=1) == 0).sum() < 30
@@ -214,14 +216,14 @@ def test_binary_tables_may_end_their_lines_as_they_like(raw: bytes) -> None:
 
 def test_code_book_encoding() -> None:
     columns = {"sex": np.asarray(["f", "m", "?"]), "income": np.asarray(["0", "?", "10"])}
-    book = (table.Category("sex", ("m", "f")), table.Number("income", 0, 20, can_miss=True))
+    book = (table.Category("sex", ("m", "f")), table.Number("income", 5, 25, can_miss=True))
     encoded = table.encode_table(columns, book)
     assert encoded.names == ("sex=m", "sex=f", "income", "income missing")
-    assert encoded.x.tolist() == [[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0.5, 0]]
+    assert encoded.x.tolist() == [[0, 1, -0.25, 0], [1, 0, 0, 1], [0, 0, 0.25, 0]]
     with pytest.raises(ScenarioError, match="column sex: 'f' is not one of m"):
         table.encode_table(columns, (table.Category("sex", ("m",)),))
     with pytest.raises(ScenarioError, match="column income: row 2 has no value"):
-        table.encode_table(columns, (table.Number("income", 0, 20),))
+        table.encode_table(columns, (table.Number("income", 5, 25),))
 
 
 CONTENT = b"published content\n" * 100
@@ -364,6 +366,12 @@ def test_csv_numbers_categories_and_labels(tmp_path: Path) -> None:
     assert x.tolist() == [[-1, 0, 1], [1, 1, 0], [3, 0, 1], [5, 0, 0]]
     with pytest.raises(ScenarioError, match="give population 2 or more"):
         records.encode(records.features, np.asarray([0]))
+
+
+def test_csv_classes_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    records = csv_data(tmp_path, "age,ill\n1,100\n2,9\n3,10\n4,9\n")
+    assert records.class_names == ("9", "10", "100")
+    assert records.y.tolist() == [2, 0, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def covered(metric: Metric, truth: float, draws: list[tuple[Floats, Bools]]) -> 
 )
 def test_intervals_cover_the_truth(seed: int, worlds: int, items: int, effect: float) -> None:
     # False alarm: were the coverage 93 %, fewer hits than this would come once in 100 000 runs of a case.
-    rng, simulations = np.random.default_rng(seed), 150
+    rng, simulations = np.random.default_rng(seed), 120
     least = binom.ppf(1e-5, simulations, 0.93)
     draws = [draw(rng, worlds, items, effect) for _ in range(simulations)]
     assert covered(AUC, float(norm.cdf(effect / np.sqrt(2))), draws) >= least
@@ -77,16 +77,29 @@ def test_the_coverage_test_rejects_intervals_that_take_single_entries_for_indepe
     assert covered(AUC, 0.5, shared) >= least > covered(AUC, 0.5, apart)
 
 
+def mean_width(metric: Metric, draws: list[tuple[Floats, Bools]]) -> float:
+    found = [ask(metric, *each) for each in draws]
+    return float(np.mean([each.high - each.low for each in found]))
+
+
 def test_width_is_that_of_the_closed_form_when_entries_are_independent(seed: int) -> None:
-    # The variance of the null AUC is (m + n + 1) / 12mn; t at 31 degrees of freedom. One draw is within 15 %.
-    scores, members = draw(np.random.default_rng(seed), 32, 400, 0.0, item=0.0, world=0.0)
-    found = ask(AUC, scores, members)
-    closed = 2 * 2.04 * np.sqrt((6400 + 6400 + 1) / (12 * 6400**2))
-    # Variance estimates by 32 worlds have a relative spread of 1/4, so the width one of 1/8: 0.5 to 2 is 4 of them.
-    assert 0.5 < (found.high - found.low) / closed < 2
+    # The variance of the null AUC is (m + n + 1) / 12mn; 2.04 is t at 31 degrees of freedom. A width estimated from 32
+    # worlds has a relative spread of 1/8, the mean of 30 of 1/44; the larger of several estimates is a little too wide.
+    rng = np.random.default_rng(seed)
+    draws = [draw(rng, 32, 100, 0.0, item=0.0, world=0.0) for _ in range(30)]
+    closed = 2 * 2.04 * np.sqrt((1600 + 1600 + 1) / (12 * 1600**2))
+    assert 0.88 < mean_width(AUC, draws) / closed < 1.3
 
 
-@pytest.mark.parametrize("metric", [each for each in DEFAULT_METRICS if each.level != 0.001], ids=lambda each: each.name)
+def test_difficult_items_do_not_widen_a_null(seed: int) -> None:
+    # An item is as often in as out, so its difficulty moves both rates alike and the ROC not at all.
+    rng = np.random.default_rng(seed)
+    plain, difficult = ([draw(rng, 16, 100, 0.0, item=item, world=0.0) for _ in range(20)] for item in (0.0, 0.9))
+    for metric in (AUC, TPR):
+        assert mean_width(metric, difficult) < 1.2 * mean_width(metric, plain)
+
+
+@pytest.mark.parametrize("metric", [*DEFAULT_METRICS[:2], *DEFAULT_METRICS[4:]], ids=str)
 def test_estimates_are_the_plain_measures(seed: int, metric: Metric) -> None:
     scores, members = draw(np.random.default_rng(seed), 16, 150, 0.742)
     flat, truth = scores.ravel(), members.ravel()
@@ -133,7 +146,7 @@ def test_only_the_order_of_scores_counts(seed: int) -> None:
         np.testing.assert_allclose([one.estimate, one.low, one.high], [other.estimate, other.low, other.high])
 
 
-@pytest.mark.parametrize("metric", [*DEFAULT_METRICS[:2], *DEFAULT_METRICS[4:]], ids=lambda each: each.name)
+@pytest.mark.parametrize("metric", [*DEFAULT_METRICS[:2], *DEFAULT_METRICS[4:]], ids=str)
 @pytest.mark.parametrize("sign", [1, -1, 0])
 def test_no_interval_has_zero_width(seed: int, metric: Metric, sign: int) -> None:
     scores, members = draw(np.random.default_rng(seed), 16, 60, 0.0)
@@ -142,7 +155,7 @@ def test_no_interval_has_zero_width(seed: int, metric: Metric, sign: int) -> Non
         assert metric.kind == "precision"
         assert sign < 1  # nobody gets a yes
     else:
-        assert 0.001 < found.high - found.low < 0.3
+        assert 0.001 < found.high - found.low < 0.4
         if sign == 1:
             assert found.estimate == found.high == 1.0
 
@@ -265,22 +278,22 @@ def test_exposure_ranks_items_and_leaves_out_the_unknown() -> None:
 
 
 def test_the_most_exposed_tenth_is_found_and_not_flattered(seed: int) -> None:
-    # The null mean of 100 within 5 standard errors of chance: false alarm 6e-7.
+    # The null mean of 60 within 5 standard errors of chance: false alarm 6e-7.
     rng, null, naive = np.random.default_rng(seed), [], []
-    for _ in range(100):
-        scores, members = draw(rng, 12, 100, 0.0)
+    for _ in range(60):
+        scores, members = draw(rng, 12, 50, 0.0)
         asked = np.ones(scores.shape, dtype=np.bool_)
         null.append(ask(AUC, scores, members, most_exposed_tenth(scores, members, asked)).estimate)
-        top = np.isin(np.arange(100), exposure(scores, members, asked).items[:10])
+        top = np.isin(np.arange(50), exposure(scores, members, asked).items[:5])
         naive.append(ask(AUC, scores, members, asked & top).estimate)
-    assert abs(np.mean(null) - 0.5) < 5 * np.std(null) / 10
-    assert np.mean(naive) - 0.5 > 5 * np.std(naive) / 10  # picked and measured on the same worlds
+    assert abs(np.mean(null) - 0.5) < 5 * np.std(null) / np.sqrt(60)
+    assert np.mean(naive) - 0.5 > 5 * np.std(naive) / np.sqrt(60)  # picked and measured on the same worlds
 
     scores, members = draw(rng, 20, 100, 0.0)
     scores[:, :10] += 20 * members[:, :10]
     asked = np.ones(scores.shape, dtype=np.bool_)
     asked[0, 0] = False
     chosen = most_exposed_tenth(scores, members, asked)
-    assert chosen[:, :10].sum() == 199
-    assert chosen[1:, 10:].sum() == 0
+    assert chosen[:, :10].sum() > 150
+    assert chosen.sum() == 200  # a tenth of each world; no ties here
     assert not chosen[0, 0]

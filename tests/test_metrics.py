@@ -122,7 +122,7 @@ def test_plain_names_and_chance_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "AUC", "auc=0.1", "tpr", "tpr@fpr=0", "tpr@fpr=1", "tpr@fpr=-0.1", "tpr@fpr=nan", "tpr@fnr=0.1", "auc "]
+    "text", ["", "AUC", "auc=0.1", "tpr", "tpr@fpr=0", "tpr@fpr=1", "tpr@fpr=-0.1", "tpr@fpr=nan", "tpr@fnr=0.1"]
 )
 def test_a_bad_name_says_what_is_allowed(text: str) -> None:
     with pytest.raises(ValueError, match=r"unknown metric '.*'; allowed: auc, tpr@fpr=LEVEL"):

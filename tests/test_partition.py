@@ -119,6 +119,13 @@ def test_quantity_skews_sizes_and_not_labels() -> None:
     assert chi2_contingency(table(labels, skewed, 5, 2) + 1).pvalue > FALSE_ALARM
 
 
+def test_quantity_leaves_no_client_empty_however_skewed() -> None:
+    options = Partition(scheme="quantity", alpha=1e-3)
+    sizes = np.bincount(quantity(np.zeros(50, dtype=np.int64), {}, 10, options, np.random.default_rng()), minlength=10)
+    assert sizes.min() == 1
+    assert sizes.sum() == 50
+
+
 def test_natural_clients_are_the_largest_values_of_the_column() -> None:
     column = np.asarray(["north"] * 3 + ["south"] * 5 + ["west"] * 1 + ["east"] * 4)
     options = Partition(scheme="natural", column="side")

@@ -163,9 +163,8 @@ def _feature(text: NDArray[np.str_], path: Path, name: str) -> _Feature:
         values, codes = np.unique(text, return_inverse=True)
     if len(values) > MOST_CATEGORIES:
         raise ScenarioError(
-            f"{path}: column {name!r} has {len(values)} different texts, for instance {str(values[0])!r}; expected numbers "
-            "or at most "
-            f"{MOST_CATEGORIES} categories; leave names and identifiers out"
+            f"{path}: column {name!r} has {len(values)} different texts, for instance {str(values[0])!r}; "
+            f"expected numbers or at most {MOST_CATEGORIES} categories; leave names and identifiers out"
         )
     return _Feature(codes.astype(np.float64), category=True)
 

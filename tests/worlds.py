@@ -1,0 +1,49 @@
+"""Small federations for tests, made of the real parts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedsim.apps import Bench, bench, stock
+from fedsim.data import Pool, draw_pool, load_dataset
+from fedsim.engine import Job, Probe, Recipes
+from fedsim.game import World, draw
+from fedsim.randomness import generator
+from fedsim.scenario import Scenario
+from fedsim.views import Vantage
+from strategies import build_mods, build_strategy, min_clients
+
+RECIPES = Recipes(build_strategy, build_mods, min_clients)
+
+
+def scenario(**changes: Any) -> Scenario:
+    """Return a scenario of a second or less: four clients, three rounds, digits."""
+    settings: dict[str, Any] = {
+        "name": "small",
+        "seed": 3,
+        "data": {"source": "digits", "clients": 4, "candidates": 48, "population": 60, "test": 60},
+        "model": {"name": "mlp", "hidden": (16,)},
+        "federation": {"rounds": 3, "local": {"epochs": 2, "batch_size": 8, "learning_rate": 0.2}},
+        "worlds": 4,
+        "audits": ({"name": "outsider", "attacks": ("loss",)},),
+        "controls": {"planted_worlds": 2, "planted_rounds": 2},
+    }
+    for key, value in changes.items():
+        settings[key] = {**settings[key], **value} if isinstance(value, dict) and key in settings else value
+    return Scenario.model_validate(settings)
+
+
+def pool(chosen: Scenario) -> Pool:
+    """Return the pool of a scenario."""
+    return draw_pool(load_dataset(chosen.data), chosen.data, generator(chosen.seed, "pool"))
+
+
+def job(chosen: Scenario, probes: Sequence[Probe] = (), vantages: Sequence[Vantage] = (), worlds: Sequence[World] = ()) -> Job:
+    """Return a job over the record worlds of a scenario."""
+    stocked = pool(chosen)
+    drawn = tuple(worlds) or draw(chosen, stocked, "record", frozenset()).worlds
+    return Job(chosen, stock(stocked), drawn, tuple(probes), tuple(vantages), RECIPES)
+
+
+def setup(chosen: Job) -> Bench:
+    """Return the bench of a job."""
+    return bench(chosen.scenario, chosen.stock)
