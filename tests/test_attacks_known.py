@@ -140,7 +140,7 @@ def test_lira_takes_a_spread_for_each_record_from_64_references_on() -> None:
 
 
 def test_lira_moves_the_side_it_has_by_the_mean_shift() -> None:
-    """Records 0 (never out) and 1 (never in): the missing median is the other one, moved as far as the rest on average."""
+    """Records 0 (never out) and 1 (never in): the missing median is the other one, moved by the mean shift."""
     case = some_case(3)
     inside = [np.median(case.references[case.members[:, j], j]) for j in range(2, 12)]
     outside = [np.median(case.references[~case.members[:, j], j]) for j in range(2, 12)]
@@ -242,14 +242,18 @@ def test_best_threshold_against_all_thresholds() -> None:
 
 
 def test_threshold_per_class_is_learned_per_class() -> None:
-    """Class 1 lies 10 above class 0, and members 1 below their class: a member of either lies .5 below its threshold."""
+    """Class 1 lies 10 above class 0, members 1 below their class: in both a member lies .5 below its threshold."""
     rng = np.random.default_rng(11)
     y = np.arange(40) % 2
     members = rng.random((10, 40)) < 0.5
     references = 10.0 * y - members + 0.01 * rng.random((10, 40))
     records = Records(np.zeros((40, 1), dtype=np.float32), y, np.zeros(40, dtype=np.int64))
     case = dataclasses.replace(
-        some_case(0), target=10.0 * y - 1, references=references, members=members, ask=RecordAsk(records, records)
+        some_case(0),
+        target=np.asarray(10.0 * y - 1, dtype=np.float64),
+        references=references,
+        members=members,
+        ask=RecordAsk(records, records),
     )
     np.testing.assert_allclose(decide.lower_per_class(case), 0.5, atol=0.02)
 

@@ -1,0 +1,46 @@
+# `make quickstart` and `make test` are all a newcomer needs; both set up a virtual environment first, where it is missing.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+
+.PHONY: quickstart test test-slow lint scenarios coverage clean
+
+$(BIN)/fedsim: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fedsim needs Python 3.11 or newer; try make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/dev: $(BIN)/fedsim
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	@touch $@
+
+# Exit code 1 says that a claim was refuted, which is what this scenario is there to show.
+quickstart: $(BIN)/fedsim
+	@$(BIN)/fedsim run scenarios/quickstart.yaml; status=$$?; \
+	if [ $$status -eq 1 ]; then echo "The claim was refuted, as it should be: this model leaks. Open the report above."; else exit $$status; fi
+
+test: lint
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: $(VENV)/dev
+	$(BIN)/python -m pytest -m slow
+
+# Every shipped scenario whose data are here, one after the other.
+scenarios: $(BIN)/fedsim
+	@for name in $$($(BIN)/fedsim list scenarios --names); do \
+	  echo "== $$name"; $(BIN)/fedsim run $$name --out $(RUNS)/all/$$name; status=$$?; [ $$status -le 1 ] || exit $$status; done
+
+# How often the intervals cover the truth: the table in docs/statistics.md.
+coverage: $(VENV)/dev
+	$(BIN)/python benchmarks/coverage.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
