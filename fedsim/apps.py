@@ -1,4 +1,6 @@
-"""Flower's ServerApp and ClientApp for one world of a scenario. The same apps run in this process, on Ray and on a SuperLink."""
+"""Flower's ServerApp and ClientApp for one world of a scenario. The same apps run in this process, on Ray and on a
+SuperLink.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +42,10 @@ class Bench:
 
     def receive(self, record: ArrayRecord) -> Params:
         """Return the parameters in a message as tensors of this bench."""
-        return {name: torch.from_numpy(np.array(array.numpy())).to(self.x.device, self.x.dtype) for name, array in record.items()}
+        return {
+            name: torch.from_numpy(np.array(array.numpy())).to(self.x.device, self.x.dtype)
+            for name, array in record.items()
+        }
 
 
 class Stock(NamedTuple):
@@ -72,7 +77,9 @@ def initial(setup: Bench, world: World) -> Params:
 
 
 def cohort(setup: Bench, world: World, number: int) -> list[int]:
-    """Return the clients that take part in round `number` of a world: those with records, all, a fixed number, or each by a coin flip."""
+    """Return the clients that take part in round `number` of a world: those with records, all, a fixed number, or each
+    by a coin flip.
+    """
     available = [k for k, rows in enumerate(world.rows) if len(rows)]
     wanted = world.federation.clients_per_round
     rng = generator(setup.seed, world.name, "cohort", number)
@@ -113,7 +120,9 @@ def client_app(world: World, prepare: Callable[[], Bench], mods: Sequence[Mod]) 
         rows = torch.from_numpy(world.rows[int(context.node_config["partition-id"])])
         if not len(rows):
             return _reply(message, {"num-examples": 0, "loss": 0.0, "accuracy": 0.0})
-        result = evaluate(setup.model(world), setup.receive(message.content.array_records[ARRAYS]), setup.x[rows], setup.y[rows])
+        result = evaluate(
+            setup.model(world), setup.receive(message.content.array_records[ARRAYS]), setup.x[rows], setup.y[rows]
+        )
         return _reply(message, {"num-examples": len(rows), "loss": result.loss, "accuracy": result.accuracy})
 
     @app.query("who")
@@ -135,15 +144,22 @@ class Outcome:
     """Filled in while a ServerApp runs: Flower gives no other way to hand a result back."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    utility: list[tuple[float, float, float, float]] = field(default_factory=list)  # train accuracy, train loss, test accuracy, test loss
+    utility: list[tuple[float, float, float, float]] = field(
+        default_factory=list
+    )  # train accuracy, train loss, test accuracy, test loss
 
 
 def server_app(
-    setup: Bench, world: World, make_strategy: Callable[[bool], Strategy], sink: Callable[[Event], None], outcome: Outcome
+    setup: Bench,
+    world: World,
+    make_strategy: Callable[[bool], Strategy],
+    sink: Callable[[Event], None],
+    outcome: Outcome,
 ) -> ServerApp:
     """Return the ServerApp of a world.
 
-    make_strategy(evaluate_clients) builds the Flower strategy; sink receives every event; outcome receives the final model and, for each
+    make_strategy(evaluate_clients) builds the Flower strategy; sink receives every event; outcome receives the final
+    model and, for each
     round from 0, the utility as an observer outside the federation measures it (never on the transcript).
     """
     app = ServerApp()

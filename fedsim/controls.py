@@ -33,7 +33,8 @@ def found_leak(found: Found) -> bool | None:
 def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int) -> Found:
     """Return the AUC of a classifier that sees the data and never a model, trained on some worlds and tried on others.
 
-    It must be at chance: where it is not, members and non-members differ before any training, and no attack result means anything.
+    It must be at chance: where it is not, members and non-members differ before any training, and no attack result
+    means anything.
 
     features: [worlds, items, d], all that is known without a model; members, asked: bool [worlds, items].
     Source: Das, Zhang, Tramer, "Blind baselines beat membership inference attacks for foundation models" (2024), https://arxiv.org/abs/2406.16201
@@ -47,7 +48,9 @@ def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int) ->
     truth = members[worlds, items]
     if folds < 2 or truth.all() or not truth.any():
         return Unresolved("The blind baseline needs two worlds, and members as well as non-members.")
-    classifier = HistGradientBoostingClassifier(max_iter=40, random_state=int(rng.integers(2**31)), early_stopping=False)
+    classifier = HistGradientBoostingClassifier(
+        max_iter=40, random_state=int(rng.integers(2**31)), early_stopping=False
+    )
     guesses = cross_val_predict(
         classifier, features[worlds, items], truth, groups=worlds, cv=GroupKFold(folds), method="predict_proba"
     )

@@ -1,4 +1,6 @@
-"""Runs worlds. Every world is one Flower federation; signals are measured while its messages pass, so no transcript is kept."""
+"""Runs worlds. Every world is one Flower federation; signals are measured while its messages pass, so no transcript is
+kept.
+"""
 
 import hashlib
 import importlib.util
@@ -69,8 +71,10 @@ class Job:
 class WorldResult:
     """What a world leaves behind.
 
-    signals: probe name -> float64 [rows, ...]. not_visible: probe name -> why. utility: float64 [rounds + 1, 4]: train accuracy, train loss, test
-    accuracy, test loss. transcript, model: SHA-256 of all messages, and of the final parameters. sights: vantage -> messages by kind.
+    signals: probe name -> float64 [rows, ...]. not_visible: probe name -> why. utility: float64 [rounds + 1, 4]: train
+    accuracy, train loss, test
+    accuracy, test loss. transcript, model: SHA-256 of all messages, and of the final parameters. sights: vantage ->
+    messages by kind.
     """
 
     signals: Mapping[str, Floats]
@@ -97,8 +101,11 @@ def public_facts(setup: Bench, world: World) -> Public:
     )
 
 
-def run_world(job: Job, index: int, setup: Bench, engine: EngineName = "serial", spare: Callable[[Event], None] | None = None) -> WorldResult:
-    """Return what world `index` of the job leaves behind; `spare`, if given, receives every event too (tests, transcripts on disk).
+def run_world(
+    job: Job, index: int, setup: Bench, engine: EngineName = "serial", spare: Callable[[Event], None] | None = None
+) -> WorldResult:
+    """Return what world `index` of the job leaves behind; `spare`, if given, receives every event too (tests,
+    transcripts on disk).
 
     Raises RunError where a client fails or the final model is not finite.
     """
@@ -127,8 +134,11 @@ def run_world(job: Job, index: int, setup: Bench, engine: EngineName = "serial",
     outcome = Outcome()
     _run_federation(job, world, setup, engine, watch, outcome)
     arrays = frozen(outcome.arrays)
-    if not all(np.isfinite(array).all() for array in arrays.values()):  # type: ignore[type-var]
-        raise RunError(f"world {world.name}: training diverged, the final model is not finite; lower federation.local.learning_rate")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise RunError(
+            f"world {world.name}: training diverged, the final model is not finite; lower "
+            "federation.local.learning_rate"
+        )
     receiver = PUBLIC if job.scenario.release.access == "white_box" else SERVER
     final = Event(world.federation.rounds, "final", SERVER, receiver, arrays, {})
     watch(final)
@@ -162,7 +172,9 @@ def _run_federation(
         return
     with task_identity():
         grid = LocalGrid(client_app(world, lambda: setup, mods), setup.clients)
-        context = Context(run_id=RUN_ID, node_id=0, node_config=UserConfig(), state=RecordDict(), run_config=UserConfig())
+        context = Context(
+            run_id=RUN_ID, node_id=0, node_config=UserConfig(), state=RecordDict(), run_config=UserConfig()
+        )
         server(grid, context)
 
 
@@ -219,9 +231,11 @@ def one_thread() -> Iterator[None]:
 def run_worlds(
     job: Job, indices: Sequence[int], *, engine: EngineName = "serial", workers: int = 1
 ) -> Iterator[tuple[int, WorldResult]]:
-    """Yield (world, what it leaves behind) for each of `indices`, in the order they finish; the numbers do not depend on `workers`.
+    """Yield (world, what it leaves behind) for each of `indices`, in the order they finish; the numbers do not depend
+    on `workers`.
 
-    serial: each world in one process, `workers` of them side by side. ray: one world after the other on Flower's simulation engine.
+    serial: each world in one process, `workers` of them side by side. ray: one world after the other on Flower's
+    simulation engine.
     """
     if engine == "ray" or workers == 1 or len(indices) == 1:
         with one_thread():

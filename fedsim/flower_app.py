@@ -1,6 +1,8 @@
-"""The apps that `flwr run` starts: one world of a scenario on Flower's own runtime (simulation or a SuperLink with SuperNodes).
+"""The apps that `flwr run` starts: one world of a scenario on Flower's own runtime (simulation or a SuperLink with
+SuperNodes).
 
-Run config: `scenario` (a file or the name of a shipped scenario) and `world` (a number). Each party reads the scenario and the data itself.
+Run config: `scenario` (a file or the name of a shipped scenario) and `world` (a number). Each party reads the scenario
+and the data itself.
 """
 
 from functools import lru_cache, partial
@@ -92,5 +94,8 @@ def main(grid: Grid, context: Context) -> None:
     server_app(setup, world, make, lambda _event: None, outcome)(grid, context)
     final = digest([Event(world.federation.rounds, "final", SERVER, SERVER, frozen(outcome.arrays), {})])
     train_accuracy, _, test_accuracy, _ = outcome.utility[-1]
-    print(f"scenario {scenario.name}, world {world.name}: train accuracy {train_accuracy:.4f}, test accuracy {test_accuracy:.4f}")
+    print(
+        f"scenario {scenario.name}, world {world.name}: train accuracy {train_accuracy:.4f}, test accuracy "
+        f"{test_accuracy:.4f}"
+    )
     print(f"final model sha256 {final}")

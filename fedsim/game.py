@@ -1,4 +1,6 @@
-"""Games: how the secret of each world is drawn, and what the attacker is asked. Only this module and the results know the truth."""
+"""Games: how the secret of each world is drawn, and what the attacker is asked. Only this module and the results know
+the truth.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,8 +38,10 @@ class World:
 class Exam:
     """The same questions in several worlds, with the truth.
 
-    worlds: positions in `Draw.worlds` [w]. members: bool [w, items]. references: bool [w, w], True where the row's world, as a target, may use the
-    column's as a reference. targets: bool [w]. quantity: float64 [w, items] for games with an amount, else None. blind: float64
+    worlds: positions in `Draw.worlds` [w]. members: bool [w, items]. references: bool [w, w], True where the row's
+    world, as a target, may use the
+    column's as a reference. targets: bool [w]. quantity: float64 [w, items] for games with an amount, else None.
+    blind: float64
     [w, items, features], all that can be known without any model. facts: numbers to print beside the findings.
     """
 
@@ -61,7 +65,9 @@ class Draw:
 
 
 def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -> Draw:
-    """Return the worlds and exams of `game`; `watchers` are clients that a vantage needs to see at work in the control worlds too."""
+    """Return the worlds and exams of `game`; `watchers` are clients that a vantage needs to see at work in the control
+    worlds too.
+    """
     if isinstance(game, PropertyGame):
         return _property(scenario, pool, game)
     if isinstance(game, LabelGame):
@@ -112,7 +118,9 @@ def _record(scenario: Scenario, pool: Pool, watchers: frozenset[int]) -> Draw:
     for w in range(count):
         rows = pool.candidates[members[w]]
         own = _own(rows, pool.owner[rows], pool.clients)
-        worlds.append(_world(scenario, f"record-{w:04d}", [np.concatenate(pair) for pair in zip(own, background, strict=True)]))
+        worlds.append(
+            _world(scenario, f"record-{w:04d}", [np.concatenate(pair) for pair in zip(own, background, strict=True)])
+        )
     main = np.arange(count)
     population = _records(pool, pool.population)
     exams = [_record_exam("main", main, RecordAsk(_records(pool, pool.candidates), population), members)]
@@ -129,7 +137,9 @@ def _record(scenario: Scenario, pool: Pool, watchers: frozenset[int]) -> Draw:
 def _record_exam(kind: Kind, worlds: Rows, ask: RecordAsk, members: Bools) -> Exam:
     items = ask.items
     flat = items.x.reshape(len(items), -1).astype(np.float64)
-    blind = np.concatenate([flat, np.eye(items.y.max() + 1)[items.y], np.eye(items.owner.max() + 1)[items.owner]], axis=1)
+    blind = np.concatenate(
+        [flat, np.eye(items.y.max() + 1)[items.y], np.eye(items.owner.max() + 1)[items.owner]], axis=1
+    )
     return Exam(
         kind=kind,
         worlds=worlds,
@@ -148,7 +158,8 @@ def _planted_record(scenario: Scenario, pool: Pool, population: Records, watcher
     active = np.array(sorted(set(range(min(pool.clients, PLANTED_CLIENTS))) | watchers))
     owner = active[np.arange(len(pool.planted)) % len(active)]
     worlds = [
-        over_trained(scenario, f"planted-{w:04d}", _own(pool.planted[members[w]], owner[members[w]], pool.clients)) for w in range(count)
+        over_trained(scenario, f"planted-{w:04d}", _own(pool.planted[members[w]], owner[members[w]], pool.clients))
+        for w in range(count)
     ]
     ask = RecordAsk(_records(pool, pool.planted, owner), population)
     return Draw(tuple(worlds), (_record_exam("planted", np.arange(first, first + count), ask, members),))
@@ -159,7 +170,9 @@ def _world(scenario: Scenario, name: str, rows: list[Rows]) -> World:
 
 
 def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
-    """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that regularises."""
+    """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that
+    regularises.
+    """
     local = Local(epochs=5, batch_size=8, learning_rate=0.1, momentum=0.9)
     federation = Federation(rounds=scenario.controls.planted_rounds, strategy=Plugin(name="fedavg"), local=local)
     return World(name, tuple(rows), scenario.model.model_copy(update={"dropout": 0.0}), federation)
@@ -171,7 +184,9 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
     Victims and the attacker's own worlds draw from disjoint halves of the private rows.
     """
     if game.column not in pool.columns:
-        raise ScenarioError(f"audits: there is no column {game.column!r}; columns here: {', '.join(sorted(pool.columns)) or 'none'}")
+        raise ScenarioError(
+            f"audits: there is no column {game.column!r}; columns here: {', '.join(sorted(pool.columns)) or 'none'}"
+        )
     column = pool.columns[game.column].astype(str)
     if game.value not in column:
         values = ", ".join(sorted(set(column))[:12])
@@ -205,7 +220,9 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
             name = f"{title(game)}-{kind}-{w:04d}"
             worlds.append(_world(scenario, name, rows(shares[int(secret)], halves[int(w >= victims)])))
         is_victim = np.arange(victims + own) < victims
-        counts = np.stack([np.bincount(pool.y[np.concatenate(world.rows)], minlength=pool.classes) for world in worlds[first:]])
+        counts = np.stack(
+            [np.bincount(pool.y[np.concatenate(world.rows)], minlength=pool.classes) for world in worlds[first:]]
+        )
         exams.append(
             Exam(
                 kind=kind,
@@ -227,9 +244,17 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
 
 
 def _stratified(
-    pool: Pool, has: Bools, source: Rows, size: int | None, share: float, label_share: NDArray[np.float64], rng: np.random.Generator
+    pool: Pool,
+    has: Bools,
+    source: Rows,
+    size: int | None,
+    share: float,
+    label_share: NDArray[np.float64],
+    rng: np.random.Generator,
 ) -> Rows:
-    """Return rows of `source` with exactly this share of the property and this label mix in both groups (size None: as many as there are)."""
+    """Return rows of `source` with exactly this share of the property and this label mix in both groups (size None: as
+    many as there are).
+    """
     cells = {
         (holds, label): rng.permutation(source[(has[source] == holds) & (pool.y[source] == label)])
         for holds in (True, False)
@@ -240,7 +265,8 @@ def _stratified(
     wanted = min(possible, PROPERTY_SAMPLE) if size is None else size
     if wanted > possible or wanted < 2:
         raise ScenarioError(
-            f"audits: a world with a share of {share:g} and this label mix can have at most {possible} records, not {wanted}; "
+            f"audits: a world with a share of {share:g} and this label mix can have at most {possible} records, "
+            f"not {wanted}; "
             "set `records` of the property game lower, or `data.candidates` higher"
         )
     chosen = [rows[: round(wanted * part[key])] for key, rows in cells.items()]
@@ -257,7 +283,9 @@ def _correlation(has: Bools, labels: Rows) -> float:
 
 
 def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
-    """Worlds in which a random half of the classes is in one client's data, whose size stays the same; the others hold a fresh iid draw."""
+    """Worlds in which a random half of the classes is in one client's data, whose size stays the same; the others hold
+    a fresh iid draw.
+    """
     private = victim_rows(pool)
     each = max(len(pool.candidates) // (2 * pool.clients), 1)
     rng = generator(scenario.seed, "labels", game.client)
@@ -276,12 +304,13 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
             mine = shuffled[np.isin(pool.y[shuffled], np.flatnonzero(coins))][:each]
             if len(mine) < each:
                 raise ScenarioError(
-                    f"audits: client {game.client} should hold {each} records of the classes drawn for it, but there are only {len(mine)}; "
+                    f"audits: client {game.client} should hold {each} records of the classes drawn for it, but "
+                    f"there are only {len(mine)}; "
                     "use more clients or more candidates"
                 )
             others = shuffled[~np.isin(shuffled, mine)]
             dealt = np.array_split(others[: each * (pool.clients - 1)], max(pool.clients - 1, 1))
-            rows = dealt[: game.client] + [mine] + dealt[game.client : pool.clients - 1]
+            rows = [*dealt[: game.client], mine, *dealt[game.client : pool.clients - 1]]
             worlds.append(_world(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
             quantity[w] = np.bincount(pool.y[mine], minlength=pool.classes)
             members[w] = quantity[w] > 0

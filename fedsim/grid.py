@@ -1,4 +1,6 @@
-"""All contact with Flower's runtime. The facts about Flower this rests on are tested in `tests/test_flower_facts.py`."""
+"""All contact with Flower's runtime. The facts about Flower this rests on are tested in
+`tests/test_flower_facts.py`.
+"""
 
 import copy
 import logging
@@ -14,7 +16,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.errors import RunError
-from fedsim.transcript import SERVER, Event, client, frozen
+from fedsim.transcript import SERVER, Event, Fact, client, frozen
 
 RUN_ID = 1
 ERROR_CODE = 1
@@ -72,7 +74,8 @@ class LocalGrid(Grid):
         return [self._handle(message) for message in sorted(messages, key=lambda m: m.metadata.dst_node_id)]
 
     def _handle(self, message: Message) -> Message:
-        # Flower's strategies put one RecordDict into all the messages of a round; on a network each client would get its own.
+        # Flower's strategies put one RecordDict into all the messages of a round; on a network each client would get
+        # its own.
         own = copy.deepcopy(message)
         try:
             return self._app(own, self._contexts[message.metadata.dst_node_id])
@@ -81,10 +84,12 @@ class LocalGrid(Grid):
 
 
 class ScenarioGrid(Grid):
-    """A Grid as one world needs it: it offers this round's cohort, tapes every message before a strategy can touch it, and returns the
+    """A Grid as one world needs it: it offers this round's cohort, tapes every message before a strategy can touch it,
+    and returns the
     replies in the order of the clients (sums in floating point depend on it).
 
-    inner: the Grid that delivers. roster: node id -> client. cohort: round -> the clients offered to the strategy for training.
+    inner: the Grid that delivers. roster: node id -> client. cohort: round -> the clients offered to the strategy for
+    training.
     sink: receives each Event.
     """
 
@@ -100,7 +105,9 @@ class ScenarioGrid(Grid):
         self._nodes = {party: node for node, party in self._roster.items()}
         self._cohort = cohort
         self._sink = sink
-        self._exchanges = 0  # Strategy.start makes two a round: training, then evaluation, even where one of them is empty
+        self._exchanges = (
+            0  # Strategy.start makes two a round: training, then evaluation, even where one of them is empty
+        )
 
     @property
     def _round(self) -> int:
@@ -153,11 +160,13 @@ class ScenarioGrid(Grid):
 
 def _event(number: int, kind: str, sender: str, receiver: str, content: RecordDict) -> Event:
     arrays = {name: array.numpy() for record in content.array_records.values() for name, array in record.items()}
-    facts: dict[str, float | int | str | bool | tuple[float | int | str | bool, ...]] = {}
-    for record in (*content.metric_records.values(), *content.config_records.values()):
-        for name, value in record.items():
-            if not isinstance(value, bytes):
-                facts[name] = tuple(value) if isinstance(value, list) else value  # type: ignore[arg-type]
+    facts: dict[str, Fact] = {}
+    for records in (content.metric_records, content.config_records):
+        for record in records.values():
+            for name, value in record.items():
+                values = value if isinstance(value, list) else [value]
+                plain = tuple(each for each in values if not isinstance(each, bytes))
+                facts[name] = plain if isinstance(value, list) or not plain else plain[0]
     return Event(number, kind, sender, receiver, frozen(arrays), facts)
 
 
@@ -175,12 +184,16 @@ def ask_roster(grid: Grid) -> dict[int, int]:
 
 def who_reply(message: Message, context: Context) -> Message:
     """Return a node's answer to `ask_roster`."""
-    return Message(RecordDict({METRICS: MetricRecord({"client": int(context.node_config["partition-id"])})}), reply_to=message)
+    return Message(
+        RecordDict({METRICS: MetricRecord({"client": int(context.node_config["partition-id"])})}), reply_to=message
+    )
 
 
 @contextmanager
 def task_identity() -> Iterator[None]:
-    """Give this process the run identity without which Flower refuses to build a Message; a runtime of Flower's sets its own."""
+    """Give this process the run identity without which Flower refuses to build a Message; a runtime of Flower's sets
+    its own.
+    """
     before = TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 0, RUN_ID
     try:

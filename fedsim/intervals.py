@@ -333,16 +333,14 @@ def _measure_decisions(metric: Metric, entries: Entries, confidence: float) -> M
     balanced = _measured(entries, (1 + found.tpr - found.fpr) / 2, (tpr - fpr) / 2, confidence)
     if metric.kind == "balanced_accuracy":
         return balanced
-    return replace(
-        balanced, estimate=2 * balanced.estimate - 1, low=2 * balanced.low - 1, high=2 * balanced.high - 1
-    )
+    return replace(balanced, estimate=2 * balanced.estimate - 1, low=2 * balanced.low - 1, high=2 * balanced.high - 1)
 
 
 def _deal(cluster: Ints, ranks: Floats, members: Bools) -> Ints:
     """The part 0 to PARTS - 1 of each entry's cluster, fair and the same however the clusters are numbered."""
     names, number = np.unique(cluster, return_inverse=True)
-    total, inside = np.bincount(number, ranks), np.bincount(number, ranks * members)  # sums of half-integers are exact
-    order = np.lexsort((inside, total))
+    by_content = [np.bincount(number, key) for key in (ranks * members, ranks * ranks, ranks)]  # exact sums
+    order = np.lexsort(by_content)  # by ranks first; the truth decides between identical scores only
     part = np.empty(names.size, dtype=np.int64)
     # A constant shuffle: it depends on no scenario, and dealing in sorted order would give the parts equal truths.
     part[order] = np.random.default_rng(0).permutation(names.size) % PARTS

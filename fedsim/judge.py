@@ -1,5 +1,6 @@
 """From what the worlds left behind to findings and verdicts."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from fedsim.views import Floats, RecordAsk, parse_vantage
 LEVEL = 0.95
 """Confidence of every interval that no claim sets otherwise."""
 MOST_EXPOSED = 10
+EXPOSED_WORLDS = 16
+"""With fewer worlds many records are told apart perfectly by luck."""
 CARRIERS = {"train", "train-reply", "evaluate", "final"}  # kinds of message that carry parameters
 
 
@@ -54,7 +57,13 @@ class _Tried(NamedTuple):
 
 
 def _try(
-    prepared: Prepared, audit: Audit, attack: Attack, exam: Exam, left: Mapping[int, WorldResult], own: frozenset[int], attacks: Attacks
+    prepared: Prepared,
+    audit: Audit,
+    attack: Attack,
+    exam: Exam,
+    left: Mapping[int, WorldResult],
+    own: frozenset[int],
+    attacks: Attacks,
 ) -> _Tried:
     name = probe_name(parse_vantage(audit.vantage, prepared.pool.clients), exam, audit, attack.name, attacks)
     mask = asked(exam, own)
@@ -79,41 +88,40 @@ def _finding(
     main = trial.draw.exams[0]
     tried = {exam.kind: _try(prepared, audit, attack, exam, left, own, attacks) for exam in trial.draw.exams}
     found = tried["main"]
-    about = {
-        "audit": audit.name,
-        "game": attack.game,
-        "vantage": audit.vantage,
-        "attack": attack.name,
-        "title": attack.title,
-        "summary": attack.summary,
-        "knowledge": attack.knowledge,
-        "paper": attack.paper,
-        "link": attack.link,
-        "members": int((found.members & found.asked).sum()),
-        "non_members": int((~found.members & found.asked).sum()),
-        "worlds": int(found.asked.any(axis=1).sum()),
-    }
+    nothing = results.Finding(
+        audit=audit.name,
+        game=attack.game,
+        vantage=audit.vantage,
+        attack=attack.name,
+        title=attack.title,
+        summary=attack.summary,
+        knowledge=attack.knowledge,
+        paper=attack.paper,
+        link=attack.link,
+        status="not visible",
+        reason=found.hidden or "not measured yet",
+        members=int((found.members & found.asked).sum()),
+        non_members=int((~found.members & found.asked).sum()),
+        worlds=int(found.asked.any(axis=1).sum()),
+        metrics={},
+        slices={},
+        controls={},
+        exposed=(),
+        evidence=None,
+    )
     if found.hidden is not None:
-        return Scored(
-            results.Finding(
-                **about, status="not visible", reason=found.hidden, metrics={}, slices={}, controls={}, exposed=(), evidence=None
-            ),
-            None,
-        )
+        return Scored(nothing, None)
     metrics = {metric.name: results.quantity(measure(metric, *found[:3]), LEVEL) for metric in DEFAULT_METRICS}
     amount = main.quantity if attack.estimates else None
     if amount is not None:
         error = parse_metric("mae")
         metrics[error.name] = results.quantity(measure(error, found.scores, amount, found.asked), LEVEL)
     null, planted = tried.get("null"), tried.get("planted")
-    evidence = Evidence(
-        *found[:3],
-        quantity=amount,
-        **{f"null_{key}": value for key, value in (null._asdict() if null and null.hidden is None else {}).items() if key != "hidden"},
-        **{f"planted_{key}": value for key, value in (planted._asdict() if planted and planted.hidden is None else {}).items() if key != "hidden"},
-    )
-    finding = results.Finding(
-        **about,
+    null_arrays = null[:3] if null and null.hidden is None else (None, None, None)
+    planted_arrays = planted[:3] if planted and planted.hidden is None else (None, None, None)
+    evidence = Evidence(found.scores, found.members, found.asked, amount, *null_arrays, *planted_arrays)
+    finding = dataclasses.replace(
+        nothing,
         status="measured",
         reason=None,
         metrics=metrics,
@@ -174,18 +182,22 @@ def _slices(prepared: Prepared, exam: Exam, found: _Tried) -> dict[str, dict[str
     if wrong.any():
         masks["mislabelled"] = found.asked & wrong[None, :]
     return {
-        name: {metric.name: results.quantity(measure(metric, found.scores, found.members, mask), LEVEL) for metric in DEFAULT_METRICS[:3]}
+        name: {
+            metric.name: results.quantity(measure(metric, found.scores, found.members, mask), LEVEL)
+            for metric in DEFAULT_METRICS[:3]
+        }
         for name, mask in masks.items()
     }
 
 
 def _exposed(prepared: Prepared, exam: Exam, found: _Tried) -> tuple[results.Exposed, ...]:
-    if not isinstance(exam.ask, RecordAsk):
+    if not isinstance(exam.ask, RecordAsk) or len(exam.worlds) < EXPOSED_WORLDS:
         return ()
     owner = prepared.pool.owner[prepared.pool.candidates]
     each = exposure(*found[:3])
     return tuple(
-        results.Exposed(int(item), client(int(owner[item])), float(auc)) for item, auc in list(zip(each.items, each.auc, strict=True))[:MOST_EXPOSED]
+        results.Exposed(int(item), client(int(owner[item])), float(auc))
+        for item, auc in list(zip(each.items, each.auc, strict=True))[:MOST_EXPOSED]
     )
 
 
@@ -193,7 +205,9 @@ def claim(statement: ClaimStatement, scored: Sequence[Scored]) -> results.Claim:
     """Return the verdict on a claim from the findings of its audit."""
     metric = parse_metric(statement.metric)
     concerned = [
-        each for each in scored if each.finding.audit == statement.audit and statement.attack in ("any", each.finding.attack)
+        each
+        for each in scored
+        if each.finding.audit == statement.audit and statement.attack in ("any", each.finding.attack)
     ]
     confidence = bonferroni(statement.confidence, len(concerned))
     measured = [_claimed(metric, each, confidence) for each in concerned]
@@ -222,7 +236,9 @@ def _claimed(metric: Metric, scored: Scored, confidence: float) -> Found:
         return Unresolved(f"Attack {scored.finding.attack} cannot run here: {scored.finding.reason}")
     if metric.kind == "mae":
         if evidence.quantity is None:
-            return Unresolved(f"Attack {scored.finding.attack} estimates no quantity, so it has no mean absolute error.")
+            return Unresolved(
+                f"Attack {scored.finding.attack} estimates no quantity, so it has no mean absolute error."
+            )
         return measure(metric, evidence.scores, evidence.quantity, evidence.asked, confidence=confidence)
     return measure(metric, evidence.scores, evidence.members, evidence.asked, confidence=confidence)
 
@@ -236,27 +252,26 @@ def _sound(finding: results.Finding) -> bool:
     return all(finding.controls[name].passed is not False for name in ("null", "blind") if name in finding.controls)
 
 
-METRIC_WORDS = {
-    "auc": "the AUC of {attack} is at most {bound:g}",
-    "advantage": "the advantage of {attack} over guessing is at most {bound:g}",
-    "balanced_accuracy": "{attack} is right about at most {bound:.4g} of balanced guesses",
-    "mae": "{attack} has a mean absolute error of at most {bound:g}",
-}
-
-
 def _sentence(statement: ClaimStatement) -> str:
-    metric = parse_metric(statement.metric)
+    """The claim in words."""
+    metric, bound = parse_metric(statement.metric), statement.at_most
     attack = "any attack" if statement.attack == "any" else f"the attack {statement.attack}"
-    if metric.kind == "tpr":
-        text = f"{attack} finds at most {statement.at_most:.4g} of the members while wrongly accusing {metric.level:g} of the others"
-    elif metric.kind == "precision":
-        text = f"at a prior of {metric.level:g}, at most {statement.at_most:.4g} of those whom {attack} accuses are members"
-    else:
-        text = METRIC_WORDS[metric.kind].format(attack=attack, bound=statement.at_most)
-    return f"{statement.audit}: {text}"
+    match metric.kind:
+        case "tpr":
+            return f"Accusing {metric.level:.4g} of the non-members wrongly, {attack} finds at most {bound:.4g} of the members."
+        case "precision":
+            return f"At a prior of {metric.level:g}, at most {bound:.4g} of those whom {attack} accuses are members."
+        case "auc":
+            return f"The AUC of {attack} is at most {bound:.4g} (0.5 is guessing)."
+        case "advantage":
+            return f"The advantage of {attack} over guessing is at most {bound:.4g}."
+        case "balanced_accuracy":
+            return f"At most {bound:.4g} of the balanced guesses of {attack} are right."
+        case "mae":
+            return f"The mean absolute error of {attack} is at most {bound:.4g}."
 
 
-def utility(prepared: Prepared, left: Sequence[WorldResult]) -> results.Utility:
+def utility(left: Sequence[WorldResult]) -> results.Utility:
     """Return what the models of these worlds are good for, after each round."""
     rounds = min(len(each.utility) for each in left)
     table = np.stack([each.utility[:rounds] for each in left])  # [worlds, rounds + 1, 4]
@@ -264,7 +279,8 @@ def utility(prepared: Prepared, left: Sequence[WorldResult]) -> results.Utility:
     return results.Utility(
         **{name: _over_worlds(table[:, -1, i]) for i, name in enumerate(columns)},
         rounds=tuple(
-            results.Round(round=number, **{name: _band(table[:, number, i]) for i, name in enumerate(columns)}) for number in range(rounds)
+            results.Round(round=number, **{name: _band(table[:, number, i]) for i, name in enumerate(columns)})
+            for number in range(rounds)
         ),
     )
 

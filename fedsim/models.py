@@ -1,6 +1,7 @@
 """Models as pure functions over a parameter dictionary; no state outside it.
 
-Parameter names run from the first layer to the last; a linear layer `name` has `name.weight` [out, in] and `name.bias` [out].
+Parameter names run from the first layer to the last; a linear layer `name` has `name.weight` [out, in] and `name.bias`
+[out].
 """
 
 import math
@@ -97,14 +98,17 @@ def _image_shape(name: str, shape: Shape, smallest: int) -> tuple[int, int, int]
     if len(shape) != 3 or min(shape[1:]) < smallest:
         found = " x ".join(map(str, shape))
         raise ScenarioError(
-            f"model.name: {name} needs images of at least {smallest} x {smallest} pixels, but a record of this source is {found}; "
+            f"model.name: {name} needs images of at least {smallest} x {smallest} pixels, but a record of this "
+            f"source is {found}; "
             "use mlp or softmax"
         )
     return shape[0], shape[1], shape[2]
 
 
 def cnn(choice: ModelChoice, shape: Shape, classes: int) -> Model:
-    """Return a LeNet-like network: two 5x5 convolutions with max-pooling, one hidden layer of 128 (LeCun et al. 1998)."""
+    """Return a LeNet-like network: two 5x5 convolutions with max-pooling, one hidden layer of 128 (LeCun et al.
+    1998).
+    """
     colours, height, width = _image_shape("cnn", shape, 8)
     first, second = choice.channels, 2 * choice.channels
     activation = ACTIVATIONS[choice.activation]
@@ -129,7 +133,8 @@ def cnn(choice: ModelChoice, shape: Shape, classes: int) -> Model:
 
 
 def resnet(choice: ModelChoice, shape: Shape, classes: int) -> Model:
-    """Return a small residual network: three stages of one block, GroupNorm in place of BatchNorm (He et al. 2016; Wu and He 2018).
+    """Return a small residual network: three stages of one block, GroupNorm in place of BatchNorm (He et al. 2016; Wu
+    and He 2018).
 
     BatchNorm would mix the records of a batch and average running statistics across clients.
     """

@@ -30,7 +30,9 @@ class Plan:
 
 
 def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int) -> Plan:
-    """Return the plan of a scenario on this machine with that many worker processes; it trains for a second or two to find the speed."""
+    """Return the plan of a scenario on this machine with that many worker processes; it trains for a second or two to
+    find the speed.
+    """
     prepared = prepare(loaded, attacks, recipes)
     worlds = [world for trial in prepared.trials for world in trial.draw.worlds]
     seconds = sum(_seconds(trial.job) for trial in prepared.trials)
@@ -66,9 +68,15 @@ def _seconds(job: Job) -> float:
             for rounds in (1, 1, 3):  # the first run only warms up
                 federation = recipe[0].model_copy(update={"rounds": min(rounds, recipe[0].rounds)})
                 world = dataclasses.replace(job.worlds[alike[0]], federation=federation)
-                short = dataclasses.replace(job, worlds=(world,), probes=tuple(
-                    dataclasses.replace(probe, worlds=frozenset({0})) for probe in job.probes if alike[0] in probe.worlds
-                ))
+                short = dataclasses.replace(
+                    job,
+                    worlds=(world,),
+                    probes=tuple(
+                        dataclasses.replace(probe, worlds=frozenset({0}))
+                        for probe in job.probes
+                        if alike[0] in probe.worlds
+                    ),
+                )
                 start = time.perf_counter()
                 run_world(short, 0, setup)
                 times[federation.rounds] = time.perf_counter() - start
@@ -88,7 +96,8 @@ def _resolution(prepared: Prepared) -> tuple[str, ...]:
             mask = asked(main, clients(parse_vantage(audit.vantage, prepared.pool.clients)))
             without = int((mask & ~main.members).sum())
             lines.append(
-                f"{audit.name}: {int(mask.sum()) - without} member and {without} non-member answers over {int(mask.any(axis=1).sum())} worlds; "
+                f"{audit.name}: {int(mask.sum()) - without} member and {without} non-member answers over "
+                f"{int(mask.any(axis=1).sum())} worlds; "
                 f"a true-positive rate can be quoted down to a false-positive rate of {10 / max(without, 1):.2g}"
             )
     return tuple(lines)
@@ -99,8 +108,14 @@ def _notes(prepared: Prepared) -> tuple[str, ...]:
     notes = [f"{pool.dropped_duplicates} duplicate records were dropped"] if pool.dropped_duplicates else []
     if pool.synthetic:
         notes.append("the data are synthetic")
-    empty = sum(len(rows) == 0 for trial in prepared.trials for exam in trial.draw.exams if exam.kind == "main"
-                for w in exam.worlds for rows in trial.draw.worlds[w].rows)
+    empty = sum(
+        len(rows) == 0
+        for trial in prepared.trials
+        for exam in trial.draw.exams
+        if exam.kind == "main"
+        for w in exam.worlds
+        for rows in trial.draw.worlds[w].rows
+    )
     if empty:
         notes.append(f"the coins leave a client without records {empty} time(s); it sits that world out")
     if prepared.scenario.controls.planted_worlds == 0:

@@ -78,7 +78,9 @@ def clients(vantage: Vantage) -> frozenset[int]:
 
 
 def probe_name(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks) -> str:
-    """Return the name of the probe that measures an attack's signal; attacks of an audit with the same signal share one."""
+    """Return the name of the probe that measures an attack's signal; attacks of an audit with the same signal share
+    one.
+    """
     first = next(name for name in audit.attacks if attacks[name].signal is attacks[attack].signal)
     return f"{vantage}/{exam.kind}/{audit.name}/{first}"
 
@@ -97,7 +99,8 @@ def _check_references(audit: Audit, attack: Attack, exam: Exam) -> None:
     available = int(exam.references[exam.targets].sum(axis=1).min())
     if exam.kind == "main" and available < attack.min_references:
         raise ScenarioError(
-            f"worlds: attack {attack.name!r} of audit {audit.name!r} needs {attack.min_references} reference worlds, and there are {available}; "
+            f"worlds: attack {attack.name!r} of audit {audit.name!r} needs {attack.min_references} reference "
+            f"worlds, and there are {available}; "
             f"set worlds to {attack.min_references + 1} or more"
         )
 
@@ -107,10 +110,17 @@ def _check_strategy(scenario: Scenario, recipes: Recipes) -> None:
     federation = scenario.federation
     needed = recipes.min_clients(federation.strategy)
     wanted = federation.clients_per_round
-    cohort = scenario.data.clients if wanted is None else wanted if isinstance(wanted, int) else wanted * scenario.data.clients
+    cohort = (
+        scenario.data.clients
+        if wanted is None
+        else wanted
+        if isinstance(wanted, int)
+        else wanted * scenario.data.clients
+    )
     if cohort < needed:
         raise ScenarioError(
-            f"federation.strategy: {federation.strategy.name} with these options needs at least {needed} clients a round, and there are {cohort:g}"
+            f"federation.strategy: {federation.strategy.name} with these options needs at least {needed} "
+            f"clients a round, and there are {cohort:g}"
         )
 
 

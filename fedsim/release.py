@@ -11,7 +11,8 @@ from fedsim.views import Answer, Floats, Oracle, Public, query, softmax
 def released(public: Public, arrays: Arrays, release: Release) -> Oracle:
     """Return the oracle through which anybody may query the final model under the output policy.
 
-    probabilities: all classes. top_k: the k largest, the rest NaN. rounded: to `digits` decimals. temperature: softmax(logits / temperature).
+    probabilities: all classes. top_k: the k largest, the rest NaN. rounded: to `digits` decimals. temperature:
+    softmax(logits / temperature).
     label: the class alone.
     """
 

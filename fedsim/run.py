@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -53,30 +54,43 @@ def execute(
 ) -> RunOutcome:
     """Run a scenario and return where its results are.
 
-    out: the run folder, which must not exist (default: runs/NAME-TIME). workers: processes for the serial engine (default: one a processor).
-    Worlds that are finished are kept beside the run folder until the run is complete, so an interrupted run goes on where it stopped.
+    out: the run folder, which must not exist (default: runs/NAME-TIME). workers: processes for the serial engine
+    (default: one a processor).
+    Worlds that are finished are kept beside the run folder until the run is complete, so an interrupted run goes on
+    where it stopped.
     Raises ScenarioError (bad input; nothing is written) or RunError (the run failed).
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     folder = out or Path("runs") / f"{loaded.scenario.name}-{started:%Y%m%d-%H%M%S}"
     if os.path.lexists(folder):
-        raise ScenarioError(f"{folder} exists already and is not overwritten; remove it, or choose another folder with --out")
+        raise ScenarioError(
+            f"{folder} exists already and is not overwritten; remove it, or choose another folder with --out"
+        )
     with threadpool_limits(1):  # the number of threads changes the order of sums, and so the bytes
         progress(0, 1, "reading the data")
         prepared = prepare(loaded, attacks, recipes)
         cache = _Cache(folder.parent / f".fedsim-unfinished-{_key(prepared, engine)}")
         left = _run_all(prepared, engine, workers or default_workers(), cache, progress)
         progress(1, 1, "scoring the attacks")
-        scored = [each for trial, worlds in zip(prepared.trials, left, strict=True) for each in judge.findings(prepared, trial, worlds, attacks)]
+        scored = [
+            each
+            for trial, worlds in zip(prepared.trials, left, strict=True)
+            for each in judge.findings(prepared, trial, worlds, attacks)
+        ]
         claims = tuple(judge.claim(statement, scored) for statement in prepared.scenario.claims)
-        main = [[worlds[int(w)] for w in trial.draw.exams[0].worlds] for trial, worlds in zip(prepared.trials, left, strict=True)]
+        main = [
+            [worlds[int(w)] for w in trial.draw.exams[0].worlds]
+            for trial, worlds in zip(prepared.trials, left, strict=True)
+        ]
         record = results.Results(
             schema=results.SCHEMA,
             status="complete",
-            scenario=results.Scenario(dict(loaded.given), prepared.scenario.model_dump(mode="json"), digest(prepared.scenario)),
+            scenario=results.Scenario(
+                dict(loaded.given), prepared.scenario.model_dump(mode="json"), digest(prepared.scenario)
+            ),
             provenance=_provenance(prepared, engine),
             federation=_federation(prepared, main),
-            utility=judge.utility(prepared, main[0]),
+            utility=judge.utility(main[0]),
             findings=tuple(each.finding for each in scored),
             claims=claims,
             machine=results.Machine(
@@ -149,8 +163,13 @@ class _Cache:
 
 
 def _write_world(path: Path, world: WorldResult) -> None:
-    facts = {"not_visible": dict(world.not_visible), "transcript": world.transcript, "model": world.model, "sights": world.sights}
-    arrays = {f"signal/{name}": signal for name, signal in world.signals.items()}
+    facts = {
+        "not_visible": dict(world.not_visible),
+        "transcript": world.transcript,
+        "model": world.model,
+        "sights": world.sights,
+    }
+    arrays: dict[str, Any] = {f"signal/{name}": signal for name, signal in world.signals.items()}
     with path.open("wb") as file:
         np.savez(file, utility=world.utility, facts=np.array(json.dumps(facts)), **arrays)
 
@@ -240,7 +259,9 @@ def _commit() -> tuple[str | None, bool | None, str | None]:
         return None, None, "installed, not run from a checkout"
     try:
         head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None, None, "git gave no answer"
     return head.stdout.strip(), bool(changes.stdout.strip()), None

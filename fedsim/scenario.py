@@ -16,7 +16,9 @@ Options = dict[str, bool | int | float | str]
 class Section(BaseModel):
     """A part of a scenario: read-only, no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Partition(Section):
@@ -58,7 +60,9 @@ class Data(Section):
     background: Annotated[int, Field(ge=0)] = 0
     """Records that train in every world and are never asked about."""
     null_candidates: Annotated[int, Field(ge=0)] | None = None
-    """Records with coin flips that never train: the null control (default: as many as there are candidates, if the data allow)."""
+    """Records with coin flips that never train: the null control (default: as many as there are candidates, if the
+    data allow).
+    """
     population: Annotated[int, Field(ge=0)] | None = None
     """Public records an attacker owns, members of no world (default: chosen from the size of the data)."""
     test: Positive | None = None
@@ -66,7 +70,9 @@ class Data(Section):
     mislabelled: Annotated[int, Field(ge=0)] = 0
     """How many candidates get a wrong label: worst-case canaries, reported as a slice of their own."""
     near_duplicates: Annotated[float, Field(ge=0)] = 0.0
-    """Drop records closer to another than this share of the median nearest-neighbour distance (0: exact duplicates only)."""
+    """Drop records closer to another than this share of the median nearest-neighbour distance (0: exact duplicates
+    only).
+    """
 
 
 class ModelChoice(Section):
@@ -121,7 +127,9 @@ class Federation(Section):
     rounds: Positive = 10
     """Federated rounds."""
     clients_per_round: Positive | Rate | None = None
-    """A whole number: that many clients, drawn afresh each round; a fraction: each client joins with this probability (Poisson); default: all."""
+    """A whole number: that many clients, drawn afresh each round; a fraction: each client joins with this probability
+    (Poisson); default: all.
+    """
     strategy: Plugin = Plugin(name="fedavg")
     """Flower strategy that aggregates."""
     mods: tuple[Plugin, ...] = ()
@@ -147,7 +155,9 @@ class Release(Section):
     @model_validator(mode="after")
     def _white(self) -> Self:
         if self.access == "white_box" and self.output != "probabilities":
-            raise ValueError("white_box gives the parameters away, so an output policy hides nothing: leave `output` out")
+            raise ValueError(
+                "white_box gives the parameters away, so an output policy hides nothing: leave `output` out"
+            )
         return self
 
 
@@ -212,7 +222,9 @@ class ClaimStatement(Section):
 
 class Controls(Section):
     planted_worlds: Annotated[int, Field(ge=0)] = 8
-    """Small over-trained federations in which every attack should find the leak (0: none, then no claim can be 'not refuted')."""
+    """Small over-trained federations in which every attack should find the leak (0: none, then no claim can be 'not
+    refuted').
+    """
     planted_rounds: Positive = 20
     """Rounds of those federations."""
 
@@ -255,7 +267,9 @@ class Scenario(Section):
                 raise ValueError(f"a claim names audit {claim.audit!r}; audits are {', '.join(names)}")
             attacks = next(audit.attacks for audit in self.audits if audit.name == claim.audit)
             if claim.attack != "any" and claim.attack not in attacks:
-                raise ValueError(f"a claim names attack {claim.attack!r}; audit {claim.audit!r} runs {', '.join(attacks)}")
+                raise ValueError(
+                    f"a claim names attack {claim.attack!r}; audit {claim.audit!r} runs {', '.join(attacks)}"
+                )
         return self
 
 

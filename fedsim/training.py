@@ -1,6 +1,6 @@
 """Local training of one client as a pure function of (parameters, records, randomness)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,8 @@ def train(
 ) -> Trained:
     """Return the parameters after local training on x [n, ...], y [n] (the arguments are left as they were).
 
-    order: shuffles the records each epoch. noise: draws dropout masks. proximal_mu: weight of FedProx's pull towards the parameters received
+    order: shuffles the records each epoch. noise: draws dropout masks. proximal_mu: weight of FedProx's pull towards
+    the parameters received
     (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain training.
     """
     start = [value.detach() for value in params.values()]
@@ -54,10 +55,10 @@ def train(
     epoch_loss, steps = 0.0, 0
     for _ in range(local.epochs):
         epoch_loss = 0.0
-        for batch in torch.from_numpy(order.permutation(rows)).split(local.batch_size):
+        for batch in torch.split(torch.from_numpy(order.permutation(rows)), local.batch_size):
             logits = model.apply(dict(zip(names, leaves, strict=True)), x[batch], noise)
             loss = F.cross_entropy(logits, y[batch], label_smoothing=local.label_smoothing)
-            gradients = torch.autograd.grad(loss, leaves)
+            gradients = list(torch.autograd.grad(loss, leaves))
             with torch.no_grad():
                 if proximal_mu:
                     torch._foreach_add_(gradients, torch._foreach_sub(leaves, start), alpha=proximal_mu)
@@ -78,7 +79,7 @@ def train(
     return Trained({name: leaf.detach() for name, leaf in zip(names, leaves, strict=True)}, epoch_loss, steps)
 
 
-Step = Callable[[list[Tensor], Sequence[Tensor]], None]
+Step = Callable[[list[Tensor], list[Tensor]], None]
 """Moves the parameters in place, given their gradients."""
 
 
@@ -86,7 +87,7 @@ def sgd(local: Local) -> Step:
     """Return stochastic gradient descent with (heavy-ball) momentum, as `torch.optim.SGD` does it."""
     velocity: list[Tensor] = []
 
-    def step(leaves: list[Tensor], gradients: Sequence[Tensor]) -> None:
+    def step(leaves: list[Tensor], gradients: list[Tensor]) -> None:
         if local.momentum:
             if velocity:
                 torch._foreach_mul_(velocity, local.momentum)
@@ -100,12 +101,14 @@ def sgd(local: Local) -> Step:
 
 
 def adam(local: Local, beta_1: float = 0.9, beta_2: float = 0.999, tiny: float = 1e-8) -> Step:
-    """Return Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) with the usual constants, as `torch.optim.Adam` does it."""
+    """Return Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) with the usual constants, as
+    `torch.optim.Adam` does it.
+    """
     first: list[Tensor] = []
     second: list[Tensor] = []
     count = 0
 
-    def step(leaves: list[Tensor], gradients: Sequence[Tensor]) -> None:
+    def step(leaves: list[Tensor], gradients: list[Tensor]) -> None:
         nonlocal count
         if not first:
             first.extend(torch.zeros_like(gradient) for gradient in gradients)
@@ -113,23 +116,24 @@ def adam(local: Local, beta_1: float = 0.9, beta_2: float = 0.999, tiny: float =
         count += 1
         torch._foreach_lerp_(first, gradients, 1 - beta_1)
         torch._foreach_mul_(second, beta_2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta_2)
+        torch._foreach_addcmul_(second, gradients, gradients, value=1 - beta_2)
         spread = torch._foreach_sqrt(second)
         torch._foreach_div_(spread, (1 - beta_2**count) ** 0.5)
         torch._foreach_add_(spread, tiny)
-        torch._foreach_addcdiv_(leaves, first, spread, -local.learning_rate / (1 - beta_1**count))
+        torch._foreach_addcdiv_(leaves, first, spread, value=-local.learning_rate / (1 - beta_1**count))
 
     return step
 
 
-# torch.optim's objects cost as much again as a small model's whole step, and their first use imports the compiler (over a second).
+# torch.optim's objects cost as much again as a small model's whole step, and their first use imports the compiler
+# (over a second).
 OPTIMIZERS: dict[str, Callable[[Local], Step]] = {"sgd": sgd, "adam": adam}
 
 
 def evaluate(model: Model, params: Params, x: Tensor, y: Tensor) -> Evaluated:
     """Return accuracy and mean cross-entropy on x [n, ...], y [n] (n >= 1), without dropout."""
     with torch.no_grad():
-        parts = [model.apply(params, chunk, None) for chunk in x.split(1000)]
+        parts = [model.apply(params, chunk, None) for chunk in torch.split(x, 1000)]
         logits = torch.cat(parts)
         return Evaluated(
             accuracy=float((logits.argmax(dim=1) == y).double().mean()),

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
+Scalar = float | int | str | bool
+Fact = Scalar | tuple[Scalar, ...]
 
 SERVER = "server"
 PUBLIC = "public"
@@ -24,9 +26,11 @@ def client(index: int) -> str:
 class Event:
     """One message as it crossed the Grid.
 
-    kind: "train" or "evaluate" (the server's broadcast), "train-reply" or "evaluate-reply" (a client's answer), "final" (the model after
+    kind: "train" or "evaluate" (the server's broadcast), "train-reply" or "evaluate-reply" (a client's answer),
+    "final" (the model after
     the last round; server to server, or server to public where the release is white-box).
-    arrays: model parameters by name, read-only. facts: everything that travelled in clear beside them (number of examples, losses, ...).
+    arrays: model parameters by name, read-only. facts: everything that travelled in clear beside them (number of
+    examples, losses, ...).
     """
 
     round: int
@@ -34,7 +38,7 @@ class Event:
     sender: str
     receiver: str
     arrays: Arrays
-    facts: Mapping[str, float | int | str | bool | tuple[float | int | str | bool, ...]]
+    facts: Mapping[str, Fact]
 
 
 def frozen(arrays: Mapping[str, Array]) -> Arrays:

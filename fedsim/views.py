@@ -21,7 +21,9 @@ Parameters = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Vantage:
-    """A set of parties that pool what they see (more than one party is collusion); "public" sees only what is released."""
+    """A set of parties that pool what they see (more than one party is collusion); "public" sees only what is
+    released.
+    """
 
     parties: frozenset[str]
 
@@ -38,7 +40,9 @@ def parse_vantage(text: str, clients: int) -> Vantage:
     for party in parties:
         match = re.fullmatch(r"client:(\d+)", party)
         if party not in (SERVER, PUBLIC) and not (match and int(match[1]) < clients):
-            raise ValueError(f"no party {party!r}; parties are public, server, client:0 ... client:{clients - 1}, joined by +")
+            raise ValueError(
+                f"no party {party!r}; parties are public, server, client:0 ... client:{clients - 1}, joined by +"
+            )
     return Vantage(frozenset(parties))
 
 
@@ -56,7 +60,9 @@ class Answer(NamedTuple):
     """What one batch of queries to a model returns."""
 
     labels: Ints  # [n] predicted class
-    probabilities: Floats | None  # [n, classes]; NaN where the output policy withholds an entry; None where only labels are shown
+    probabilities: (
+        Floats | None
+    )  # [n, classes]; NaN where the output policy withholds an entry; None where only labels are shown
 
 
 Oracle = Callable[[NDArray[np.float32]], Answer]
@@ -70,7 +76,9 @@ class Public:
     classes: int
     clients: int
     rounds: int
-    apply: Callable[[Parameters, torch.Tensor], torch.Tensor]  # (parameters, x [n, ...]) -> logits [n, classes], no dropout
+    apply: Callable[
+        [Parameters, torch.Tensor], torch.Tensor
+    ]  # (parameters, x [n, ...]) -> logits [n, classes], no dropout
     local_epochs: int
     batch_size: int
     learning_rate: float
@@ -79,7 +87,9 @@ class Public:
 
 @dataclass(frozen=True)
 class Records:
-    """Records an attacker holds: x float32 [n, ...], y int64 [n], owner int64 [n] (the client alleged to hold it; -1: nobody)."""
+    """Records an attacker holds: x float32 [n, ...], y int64 [n], owner int64 [n] (the client alleged to hold it; -1:
+    nobody).
+    """
 
     x: NDArray[np.float32]
     y: Ints
@@ -91,7 +101,9 @@ class Records:
 
 @dataclass(frozen=True)
 class RecordAsk:
-    """Was each of `items` in the training data of its alleged owner? `population`: public records that no world trains on."""
+    """Was each of `items` in the training data of its alleged owner? `population`: public records that no world trains
+    on.
+    """
 
     items: Records
     population: Records
@@ -103,7 +115,9 @@ class RecordAsk:
 
 @dataclass(frozen=True)
 class PropertyAsk:
-    """Which share of the property does the training population have? The attacker holds a public sample of each hypothesis."""
+    """Which share of the property does the training population have? The attacker holds a public sample of each
+    hypothesis.
+    """
 
     no: Records
     yes: Records
@@ -129,8 +143,12 @@ def softmax(logits: NDArray[np.floating]) -> Floats:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def query(public: Public, arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32], batch: int = 1000) -> Floats:
-    """Return the logits [n, classes] of the public architecture with the given parameters: what anybody who holds a model can compute."""
+def query(
+    public: Public, arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32], batch: int = 1000
+) -> Floats:
+    """Return the logits [n, classes] of the public architecture with the given parameters: what anybody who holds a
+    model can compute.
+    """
     with torch.no_grad():
         parameters = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         dtype = next(iter(parameters.values())).dtype

@@ -11,7 +11,9 @@ from strategies.table import STRATEGIES
 
 
 def build_strategy(plugin: Plugin, evaluate_clients: bool) -> flower.Strategy:
-    """Return the Flower strategy a scenario names. It trains on all the nodes that the Grid offers, since the Grid draws the cohort."""
+    """Return the Flower strategy a scenario names. It trains on all the nodes that the Grid offers, since the Grid
+    draws the cohort.
+    """
     row = STRATEGIES[plugin.name]
     return row.make(
         **{**row.options, **plugin.options},

@@ -8,8 +8,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # room -> top-level packages, or modules of fedsim, that it must not import
 FORBIDDEN = {
-    "attacks": ("flwr", "strategies", "fedsim.data", "fedsim.game", "fedsim.engine", "fedsim.apps", "fedsim.grid", "fedsim.run", "fedsim.judge"),
-    "strategies": ("attacks", "fedsim.data", "fedsim.game", "fedsim.engine", "fedsim.apps", "fedsim.grid", "fedsim.run", "fedsim.judge"),
+    "attacks": (
+        "flwr",
+        "strategies",
+        "fedsim.data",
+        "fedsim.game",
+        "fedsim.engine",
+        "fedsim.apps",
+        "fedsim.grid",
+        "fedsim.run",
+        "fedsim.judge",
+    ),
+    "strategies": (
+        "attacks",
+        "fedsim.data",
+        "fedsim.game",
+        "fedsim.engine",
+        "fedsim.apps",
+        "fedsim.grid",
+        "fedsim.run",
+        "fedsim.judge",
+    ),
 }
 FLOWER_ROOMS = {"fedsim/grid.py", "fedsim/apps.py", "fedsim/engine.py", "fedsim/flower_app.py"}
 COMPOSITION_ROOTS = {"fedsim/cli.py", "fedsim/flower_app.py"}
@@ -62,7 +81,11 @@ def test_the_engine_knows_no_attack_and_no_strategy_by_name(path: Path) -> None:
 @pytest.mark.parametrize("name", BOTTOM)
 def test_the_bottom_rooms_stand_on_nothing_above_them(name: str) -> None:
     own = {found for found in _imports(ROOT / name) if found.split(".")[0] in ("fedsim", "attacks", "strategies")}
-    assert {found for found in own if not any(found == allowed or found.startswith(allowed + ".") for allowed in BOTTOM[name])} <= {"fedsim"}
+    assert {
+        found
+        for found in own
+        if not any(found == allowed or found.startswith(allowed + ".") for allowed in BOTTOM[name])
+    } <= {"fedsim"}
 
 
 def test_the_check_can_fail(tmp_path: Path) -> None:

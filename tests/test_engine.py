@@ -49,7 +49,7 @@ def test_fedavg_is_the_weighted_mean_of_the_local_updates() -> None:
             total = {name: total[name] + own[name] * len(rows) for name in total}
         current = {name: value / sum(map(len, world.rows)) for name, value in total.items()}
     for name, value in current.items():
-        np.testing.assert_allclose(events[-1].arrays[name], value.numpy(), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(events[-1].arrays[name].astype(np.float64), value.numpy(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -70,7 +70,9 @@ def test_fedprox_pulls_towards_the_broadcast_model() -> None:
         strategy = Plugin(name="fedprox", options={"proximal_mu": mu})
         events, _ = _events(worlds.job(worlds.scenario(federation={"strategy": strategy, "rounds": 1})))
         start = next(event for event in events if event.kind == "train")
-        return float(np.sqrt(sum(np.sum((events[-1].arrays[k].astype(float) - start.arrays[k]) ** 2) for k in start.arrays)))
+        return float(
+            np.sqrt(sum(np.sum((events[-1].arrays[k].astype(float) - start.arrays[k]) ** 2) for k in start.arrays))
+        )
 
     assert drift(0.0) > drift(1.0) > drift(5.0) > 0
 
@@ -92,7 +94,9 @@ def test_a_cohort_is_drawn_afresh_each_round_and_fixed_by_the_seed() -> None:
     assert draws == [tuple(cohort(setup, fixed.worlds[0], number)) for number in range(60)]
     assert {len(drawn) for drawn in draws} == {2}
     assert len(set(draws)) == 6  # all pairs of four clients come up: one is missing with probability 6 (5/6)^60 = 1e-4
-    poisson = dataclasses.replace(fixed.worlds[0], federation=fixed.worlds[0].federation.model_copy(update={"clients_per_round": 0.3}))
+    poisson = dataclasses.replace(
+        fixed.worlds[0], federation=fixed.worlds[0].federation.model_copy(update={"clients_per_round": 0.3})
+    )
     sizes = [len(cohort(setup, poisson, number)) for number in range(400)]
     # Binomial(1600, 0.3): 480 +- 18.3; five standard deviations fail by chance in 6e-7 of seeds.
     assert abs(sum(sizes) - 480) < 5 * 18.3
@@ -125,7 +129,13 @@ def _probed(names: list[str], vantages: tuple[str, ...] = VANTAGES, **changes: A
     settings = worlds.scenario(**changes)
     drawn = draw(settings, worlds.pool(settings), "record", frozenset())
     probes = [
-        Probe(f"{vantage}/{exam.kind}/{name}", parse_vantage(vantage, 4), exam.ask, ATTACKS[name].signal, frozenset(map(int, exam.worlds)))
+        Probe(
+            f"{vantage}/{exam.kind}/{name}",
+            parse_vantage(vantage, 4),
+            exam.ask,
+            ATTACKS[name].signal,
+            frozenset(map(int, exam.worlds)),
+        )
         for vantage in vantages
         for exam in drawn.exams
         for name in names
@@ -137,7 +147,8 @@ def _same(one: WorldResult, other: WorldResult) -> bool:
     return (
         one.signals.keys() == other.signals.keys()
         and all(one.signals[name].tobytes() == other.signals[name].tobytes() for name in one.signals)
-        and (dict(one.not_visible), one.transcript, one.model) == (dict(other.not_visible), other.transcript, other.model)
+        and (dict(one.not_visible), one.transcript, one.model)
+        == (dict(other.not_visible), other.transcript, other.model)
         and one.utility.tobytes() == other.utility.tobytes()
     )
 
@@ -151,11 +162,17 @@ def test_the_number_of_workers_and_the_order_of_worlds_change_no_byte() -> None:
 
 
 @pytest.mark.parametrize("access", ["black_box", "white_box"])
-def test_signals_measured_on_the_fly_equal_those_of_the_stored_transcript_and_watching_changes_nothing(access: str) -> None:
+def test_signals_measured_on_the_fly_equal_those_of_the_stored_transcript_and_watching_changes_nothing(
+    access: str,
+) -> None:
     """Also: what lies outside the vantage may be anything, the signal stays the same to the bit."""
-    chosen = _probed(RECORD_ATTACKS, release=Release(access=access), federation={"rounds": 2})
+    chosen = _probed(RECORD_ATTACKS, release=Release.model_validate({"access": access}), federation={"rounds": 2})
     events, left = _events(chosen)
-    unwatched = run_world(worlds.job(worlds.scenario(release=Release(access=access), federation={"rounds": 2})), 0, worlds.setup(chosen))
+    unwatched = run_world(
+        worlds.job(worlds.scenario(release=Release.model_validate({"access": access}), federation={"rounds": 2})),
+        0,
+        worlds.setup(chosen),
+    )
     assert left.model == unwatched.model
     assert left.transcript == unwatched.transcript == digest(events)
     from fedsim.attack import fold
@@ -172,7 +189,7 @@ def test_signals_measured_on_the_fly_equal_those_of_the_stored_transcript_and_wa
         try:
             again = fold(probe.signal, facts, probe.ask, inside, oracle)
         except NotVisible as reason:
-            assert left.not_visible[probe.name] == str(reason)
+            assert left.not_visible[probe.name] == str(reason)  # noqa: PT017
             continue
         assert left.signals[probe.name].tobytes() == again.tobytes(), probe.name
         seen += 1
@@ -187,7 +204,7 @@ def _scrambled(event: Event) -> Event:
 
 def test_the_public_sees_no_message_of_a_black_box_and_one_of_a_white_box() -> None:
     for access, expected in (("black_box", 0), ("white_box", 1)):
-        events, _ = _events(worlds.job(worlds.scenario(release=Release(access=access))))
+        events, _ = _events(worlds.job(worlds.scenario(release=Release.model_validate({"access": access}))))
         assert len(visible(parse_vantage("public", 4), events)) == expected
 
 
@@ -201,7 +218,9 @@ def test_a_participant_sees_its_own_messages_only() -> None:
 
 @pytest.mark.ray
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the ray extra")
-@pytest.mark.filterwarnings("ignore")  # Ray and Flower's simulation raise deprecation and resource warnings of their own
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # Ray and Flower's simulation raise deprecation and resource warnings of their own
 def test_flowers_own_engine_gives_the_same_transcript() -> None:
     """The same apps on Ray: the same bytes, since each client's arithmetic is the same single-threaded torch."""
     chosen = worlds.job(worlds.scenario(federation={"clients_per_round": 3, "evaluate_clients": True}))

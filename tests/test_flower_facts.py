@@ -21,7 +21,9 @@ def _echo() -> ClientApp:
     def train(message: Message, context: Any) -> Message:
         arrays = message.content.array_records["arrays"]
         moved = ArrayRecord({"w": _array(arrays["w"].numpy() + context.node_id)})
-        content = RecordDict({"arrays": moved, "metrics": MetricRecord({"num-examples": context.node_id, "train_loss": 1.0})})
+        content = RecordDict(
+            {"arrays": moved, "metrics": MetricRecord({"num-examples": context.node_id, "train_loss": 1.0})}
+        )
         return Message(content, reply_to=message)
 
     return app

@@ -26,7 +26,9 @@ def _start(choice: ModelChoice) -> tuple[Params, tuple[torch.Tensor, torch.Tenso
     return params, _records(SHAPES[choice.name])
 
 
-def _torch_loop(choice: ModelChoice, local: Local, make: Callable[[list[torch.Tensor]], torch.optim.Optimizer], mu: float) -> Params:
+def _torch_loop(
+    choice: ModelChoice, local: Local, make: Callable[[list[torch.Tensor]], torch.optim.Optimizer], mu: float
+) -> Params:
     """The same job written with torch.optim, as an independent oracle."""
     params, (x, y) = _start(choice)
     model = build(choice, SHAPES[choice.name], 3)
@@ -35,7 +37,7 @@ def _torch_loop(choice: ModelChoice, local: Local, make: Callable[[list[torch.Te
     order = generator(5, "order")
     rows = order.permutation(len(y))
     for _ in range(local.epochs):
-        for batch in torch.from_numpy(order.permutation(rows)).split(local.batch_size):
+        for batch in torch.split(torch.from_numpy(order.permutation(rows)), local.batch_size):
             loss = F.cross_entropy(model.apply(leaves, x[batch], None), y[batch], label_smoothing=local.label_smoothing)
             for name, leaf in leaves.items():
                 loss = loss + mu / 2 * (leaf - params[name]).square().sum()
@@ -52,13 +54,21 @@ def _torch_loop(choice: ModelChoice, local: Local, make: Callable[[list[torch.Te
     ("local", "make", "mu"),
     [
         (Local(epochs=3, batch_size=7, learning_rate=0.1), lambda p: torch.optim.SGD(p, lr=0.1), 0.0),
-        (Local(epochs=2, batch_size=7, learning_rate=0.1, momentum=0.9), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), 0.3),
+        (
+            Local(epochs=2, batch_size=7, learning_rate=0.1, momentum=0.9),
+            lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+            0.3,
+        ),
         (
             Local(epochs=2, batch_size=7, learning_rate=0.1, weight_decay=0.05, label_smoothing=0.2),
             lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.05),
             0.0,
         ),
-        (Local(epochs=2, batch_size=7, learning_rate=0.1, clip_gradient=0.05), lambda p: torch.optim.SGD(p, lr=0.1), 0.0),
+        (
+            Local(epochs=2, batch_size=7, learning_rate=0.1, clip_gradient=0.05),
+            lambda p: torch.optim.SGD(p, lr=0.1),
+            0.0,
+        ),
         (
             Local(epochs=3, batch_size=7, optimizer="adam", learning_rate=0.01, weight_decay=0.01),
             lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.01),
@@ -100,12 +110,16 @@ def test_dropout_is_drawn_from_the_generator_given_and_keeps_the_mean() -> None:
 
 def test_early_stopping_stops_when_the_held_out_loss_rises() -> None:
     x, _ = _records((12,), 40)
-    y = torch.from_numpy(generator(1, "labels").integers(0, 3, 40))  # labels without a pattern: held-out loss soon rises
+    y = torch.from_numpy(
+        generator(1, "labels").integers(0, 3, 40)
+    )  # labels without a pattern: held-out loss soon rises
     model = build(ModelChoice(hidden=(64,)), (12,), 3)
     params = {name: value.double() for name, value in model.init(torch_generator(0, "init")).items()}
     plain = Local(epochs=60, batch_size=8, learning_rate=0.5)
     stopped = plain.model_copy(update={"early_stopping": EarlyStopping(patience=2, holdout=0.25)})
-    long, short = (train(model, params, x, y, local, generator(0, "o"), torch_generator(0, "n")) for local in (plain, stopped))
+    long, short = (
+        train(model, params, x, y, local, generator(0, "o"), torch_generator(0, "n")) for local in (plain, stopped)
+    )
     assert long.steps == 60 * 5
     assert short.steps < 60 * 4
 
@@ -125,7 +139,9 @@ def test_evaluate_is_the_mean_over_all_records() -> None:
     logits = x @ params["layer0.weight"].T + params["layer0.bias"]
     found = evaluate(model, params, x, y)
     assert found.accuracy == pytest.approx(float((logits.argmax(1) == y).double().mean()), abs=1e-12)
-    assert found.loss == pytest.approx(float(np.mean(-torch.log_softmax(logits, 1)[torch.arange(2500), y].numpy())), abs=1e-12)
+    assert found.loss == pytest.approx(
+        float(np.mean(-torch.log_softmax(logits, 1)[torch.arange(2500), y].numpy())), abs=1e-12
+    )
 
 
 def test_no_model_mixes_the_records_of_a_batch() -> None:

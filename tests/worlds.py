@@ -37,7 +37,9 @@ def pool(chosen: Scenario) -> Pool:
     return draw_pool(load_dataset(chosen.data), chosen.data, generator(chosen.seed, "pool"))
 
 
-def job(chosen: Scenario, probes: Sequence[Probe] = (), vantages: Sequence[Vantage] = (), worlds: Sequence[World] = ()) -> Job:
+def job(
+    chosen: Scenario, probes: Sequence[Probe] = (), vantages: Sequence[Vantage] = (), worlds: Sequence[World] = ()
+) -> Job:
     """Return a job over the record worlds of a scenario."""
     stocked = pool(chosen)
     drawn = tuple(worlds) or draw(chosen, stocked, "record", frozenset()).worlds
