@@ -176,7 +176,7 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        taped = ScenarioGrid(grid, ask_roster(grid), who_is_in, sink)
+        taped = ScenarioGrid(grid, ask_roster(grid, setup.clients), who_is_in, sink)
         first = ArrayRecord({name: value.cpu() for name, value in initial(setup, world).items()})
         with flower_globals(derive(setup.seed, world.name, "flower")):
             result = make_strategy(world.federation.evaluate_clients).start(

@@ -4,6 +4,7 @@
 
 import copy
 import logging
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -170,9 +171,11 @@ def _event(number: int, kind: str, sender: str, receiver: str, content: RecordDi
     return Event(number, kind, sender, receiver, frozen(arrays), facts)
 
 
-def ask_roster(grid: Grid) -> dict[int, int]:
-    """Return node id -> client index, by asking each node (a runtime's node ids are random)."""
-    asked = [Message(RecordDict(), node, WHO) for node in grid.get_node_ids()]
+def ask_roster(grid: Grid, clients: int) -> dict[int, int]:
+    """Return node id -> client index, by asking each node once all are connected (a runtime's node ids are random)."""
+    while len(nodes := list(grid.get_node_ids())) < clients:
+        time.sleep(0.1)
+    asked = [Message(RecordDict(), node, WHO) for node in nodes]
     roster = {}
     for reply in grid.send_and_receive(asked):
         if reply.has_error():

@@ -95,6 +95,13 @@ def test_which_model_answers() -> None:
     np.testing.assert_array_equal(loss(uniform, "server"), expected(world.released))
     np.testing.assert_array_equal(loss(uniform, "client:0"), expected(uniform))
     np.testing.assert_array_equal(loss(hide(uniform, "labels"), "client:0"), expected(white_box(setup, last_broadcast)))
+    np.testing.assert_array_equal(loss(hide(uniform, "top_k"), "client:0"), loss(hide(uniform, "labels"), "client:0"))
+    np.testing.assert_array_equal(loss(hide(world.released, "top_k"), "server"), expected(world.released))
+    top_two = hide(world.released, "top_k")(items.x).probabilities
+    assert top_two is not None
+    np.testing.assert_array_equal(
+        loss(hide(world.released, "top_k"), "public"), final.cross_entropy(final.imputed(top_two), items.y)
+    )
     with pytest.raises(NotVisible, match="labels"):
         loss(hide(uniform, "labels"), "public")
 
@@ -367,6 +374,8 @@ def test_trajectory_columns_are_rounds_behind_the_model() -> None:
     evaluated = (Event(2, "evaluate", SERVER, client(2), trains[3], {}),)
     seen = fold(rounds.LOSS_TRAJECTORY, setup, study.ask, evaluated, hidden)[:80]
     np.testing.assert_array_equal(seen[:, 2], values[:, 2])
+    again = (*evaluated, Event(3, "train", SERVER, client(2), trains[1], {}))
+    np.testing.assert_array_equal(fold(rounds.LOSS_TRAJECTORY, setup, study.ask, again, hidden)[:80], seen)
 
 
 # Updates.
@@ -475,6 +484,16 @@ def test_unmixing_is_exact_for_one_full_step_from_zero() -> None:
     np.testing.assert_allclose(uniform, counts, atol=1e-6)
     twice = dataclasses.replace(setup, apply=uniform_answer, learning_rate=setup.learning_rate * 2)
     assert not np.allclose(labels.label_counts(twice, ask, before, world.events[1].arrays, 20), counts, atol=0.5)
+
+
+def test_unmixing_counts_the_local_steps() -> None:
+    """3 epochs of 20 records in batches of 8 are 9 steps, and so the bias moves 9 times as far."""
+    setup = dataclasses.replace(public(4, epochs=3, batch=8), apply=uniform_answer)
+    share = np.array([0.25, 0, 0.6, 0.15])
+    model = {"layer0.weight": np.zeros((4, 2)), "layer0.bias": np.zeros(4)}
+    reply = {**model, "layer0.bias": -setup.learning_rate * 9 * (0.25 - share)}
+    ask = LabelAsk(0, Records(np.zeros((8, 2), dtype=np.float32), np.arange(8) % 4, np.full(8, -1)), 4)
+    np.testing.assert_allclose(labels.label_counts(setup, ask, model, reply, 20), 20 * share, atol=1e-6)
 
 
 def uniform_answer(parameters: Parameters, x: torch.Tensor) -> torch.Tensor:
