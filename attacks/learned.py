@@ -80,11 +80,9 @@ def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Gen
         return np.zeros(len(target))
     network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=0.01, max_iter=50, random_state=int(rng.integers(2**31)))
     classifier: Pipeline = make_pipeline(StandardScaler(), network)
-    features, truth = vectors.reshape(-1, vectors.shape[-1]), members.ravel()
-    order = np.lexsort((truth, *features.T))  # rounding must not depend on the order in which records are asked
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant: it regularises
-        classifier.fit(features[order], truth[order])
+        classifier.fit(vectors.reshape(-1, vectors.shape[-1]), members.ravel())
     chances = np.log(np.maximum(classifier.predict_proba(target), FLOOR))  # [k, 2]: out, in
     return np.asarray(chances[:, 1] - chances[:, 0], dtype=np.float64)
 
