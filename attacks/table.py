@@ -3,7 +3,7 @@
 from functools import partial
 
 from attacks import decide, learned, lira, rmia
-from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES
+from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
 from attacks.gradients import UPDATE_COSINE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
@@ -237,7 +237,7 @@ ATTACKS: dict[str, Attack] = {
         name="rmia",
         title="Relative membership (RMIA)",
         game="record",
-        signal=CONFIDENCE,
+        signal=SOFTENED,
         test=rmia.online,
         summary="Asks against how many public records this record wins: by how much more the model likes it than "
         "reference models do. Strong with very few references.",
@@ -250,7 +250,7 @@ ATTACKS: dict[str, Attack] = {
         name="rmia_offline",
         title="Relative membership, offline",
         game="record",
-        signal=CONFIDENCE,
+        signal=SOFTENED,
         test=rmia.offline,
         summary="The relative attack with references that never saw the record; what the others would have said is "
         "extrapolated. The one constant of the extrapolation is tuned on the references.",

@@ -184,7 +184,7 @@ def _run_on_ray(world: World, setup: Bench, mods: list[Mod], server: ServerApp) 
         raise ScenarioError("engine ray needs Flower's simulation extra: pip install 'fedsim-privacy[ray]'")
     from flwr.simulation import run_simulation
 
-    with tempfile.TemporaryDirectory(prefix="fedsim-") as folder:
+    with task_identity(), tempfile.TemporaryDirectory(prefix="fedsim-") as folder:
         path = Path(folder) / "bench.pt"
         torch.save({field.name: getattr(setup, field.name) for field in fields(setup)}, path)
         run_simulation(

@@ -2,6 +2,8 @@
 the truth.
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +23,9 @@ Rows = NDArray[np.int64]
 Kind = Literal["main", "null", "planted"]
 
 PLANTED_CLIENTS = 4
+SMALLEST_PLANT = 8
+PLANTED_EPOCHS = {"softmax": 20, "mlp": 20, "cnn": 5, "resnet": 5}
+"""Cheap models get the time to learn their records by heart."""
 PROPERTY_SAMPLE = 500
 
 
@@ -92,6 +97,14 @@ def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
     return mask
 
 
+def asked_from(ask: Ask, vantage_clients: frozenset[int]) -> Ask:
+    """Return the questions as they are put to a vantage: the records of its own clients have no owner to look for."""
+    if not isinstance(ask, RecordAsk) or not vantage_clients:
+        return ask
+    owner = np.where(np.isin(ask.items.owner, sorted(vantage_clients)), -1, ask.items.owner)
+    return dataclasses.replace(ask, items=dataclasses.replace(ask.items, owner=owner))
+
+
 def _records(pool: Pool, rows: Rows, owner: Rows | None = None) -> Records:
     return Records(pool.x[rows], pool.y[rows], pool.owner[rows] if owner is None else owner)
 
@@ -154,14 +167,15 @@ def _record_exam(kind: Kind, worlds: Rows, ask: RecordAsk, members: Bools) -> Ex
 def _planted_record(scenario: Scenario, pool: Pool, population: Records, watchers: frozenset[int], first: int) -> Draw:
     """Small federations trained until they know a few randomly labelled records by heart."""
     count = scenario.controls.planted_worlds
-    members = _coins(scenario, "record planted", count, len(pool.planted))
+    planted = pool.planted[: max(SMALLEST_PLANT, math.prod(pool.x.shape[1:]))]  # few features hold few labels by heart
+    members = _coins(scenario, "record planted", count, len(planted))
     active = np.array(sorted(set(range(min(pool.clients, PLANTED_CLIENTS))) | watchers))
-    owner = active[np.arange(len(pool.planted)) % len(active)]
+    owner = active[np.arange(len(planted)) % len(active)]
     worlds = [
-        over_trained(scenario, f"planted-{w:04d}", _own(pool.planted[members[w]], owner[members[w]], pool.clients))
+        over_trained(scenario, f"planted-{w:04d}", _own(planted[members[w]], owner[members[w]], pool.clients))
         for w in range(count)
     ]
-    ask = RecordAsk(_records(pool, pool.planted, owner), population)
+    ask = RecordAsk(_records(pool, planted, owner), population)
     return Draw(tuple(worlds), (_record_exam("planted", np.arange(first, first + count), ask, members),))
 
 
@@ -173,7 +187,8 @@ def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that
     regularises.
     """
-    local = Local(epochs=5, batch_size=8, learning_rate=0.1, momentum=0.9)
+    epochs = PLANTED_EPOCHS[scenario.model.name]
+    local = Local(epochs=epochs, batch_size=8, learning_rate=0.1, momentum=0.9)
     federation = Federation(rounds=scenario.controls.planted_rounds, strategy=Plugin(name="fedavg"), local=local)
     return World(name, tuple(rows), scenario.model.model_copy(update={"dropout": 0.0}), federation)
 

@@ -12,7 +12,8 @@ from fedsim.attack import Attack, score
 from fedsim.claims import any_verdict, bonferroni, verdict
 from fedsim.controls import AUC, CONFIDENCE, Found, blind_baseline, covers_chance, found_leak
 from fedsim.engine import WorldResult
-from fedsim.game import Exam, asked
+from fedsim.errors import NotVisible
+from fedsim.game import Exam, asked, asked_from
 from fedsim.intervals import Unresolved, exposure, measure, most_exposed_tenth
 from fedsim.metrics import DEFAULT_METRICS, Metric, parse_metric
 from fedsim.prepare import Attacks, Prepared, Trial, clients, probe_name
@@ -71,7 +72,11 @@ def _try(
     if hidden:
         return _Tried(np.zeros(exam.members.shape), exam.members, mask, hidden[0])
     signals = np.stack([left[int(w)].signals[name] for w in exam.worlds])
-    scores = score(attack, signals, exam.members, exam.targets, exam.references, exam.ask, prepared.scenario.seed)
+    ask, seed = asked_from(exam.ask, own), prepared.scenario.seed
+    try:
+        scores = score(attack, signals, exam.members, exam.targets, exam.references, ask, seed)
+    except NotVisible as reason:
+        return _Tried(np.zeros(exam.members.shape), exam.members, mask, str(reason))
     return _Tried(scores, exam.members, mask, None)
 
 
@@ -234,12 +239,6 @@ def _claimed(metric: Metric, scored: Scored, confidence: float) -> Found:
     evidence = scored.evidence
     if evidence is None:
         return Unresolved(f"Attack {scored.finding.attack} cannot run here: {scored.finding.reason}")
-    if metric.kind == "mae":
-        if evidence.quantity is None:
-            return Unresolved(
-                f"Attack {scored.finding.attack} estimates no quantity, so it has no mean absolute error."
-            )
-        return measure(metric, evidence.scores, evidence.quantity, evidence.asked, confidence=confidence)
     return measure(metric, evidence.scores, evidence.members, evidence.asked, confidence=confidence)
 
 
@@ -258,7 +257,8 @@ def _sentence(statement: ClaimStatement) -> str:
     attack = "any attack" if statement.attack == "any" else f"the attack {statement.attack}"
     match metric.kind:
         case "tpr":
-            return f"Accusing {metric.level:.4g} of the non-members wrongly, {attack} finds at most {bound:.4g} of the members."
+            level, most = f"{metric.level * 100:g} %", f"{bound * 100:g} %"
+            return f"While wrongly accusing {level} of the non-members, {attack} finds at most {most} of the members."
         case "precision":
             return f"At a prior of {metric.level:g}, at most {bound:.4g} of those whom {attack} accuses are members."
         case "auc":
@@ -268,7 +268,7 @@ def _sentence(statement: ClaimStatement) -> str:
         case "balanced_accuracy":
             return f"At most {bound:.4g} of the balanced guesses of {attack} are right."
         case "mae":
-            return f"The mean absolute error of {attack} is at most {bound:.4g}."
+            raise ValueError("a smaller error is a larger leak, so no claim bounds it from above")
 
 
 def utility(left: Sequence[WorldResult]) -> results.Utility:

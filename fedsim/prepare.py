@@ -8,7 +8,7 @@ from fedsim.attack import Attack
 from fedsim.data import Dataset, Pool, draw_pool, load_dataset
 from fedsim.engine import Job, Probe, Recipes
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, Exam, draw, title
+from fedsim.game import Draw, Exam, asked_from, draw, title
 from fedsim.randomness import generator
 from fedsim.scenario import Audit, Scenario
 from fedsim.scenario_file import Loaded
@@ -44,7 +44,6 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     _check_strategy(scenario, recipes)
     dataset: Dataset = load_dataset(scenario.data, loaded.path.parent)
     pool = draw_pool(dataset, scenario.data, generator(scenario.seed, "pool"))
-    _check_participants(scenario, pool)
     by_game: dict[str, list[Audit]] = {}
     for audit in scenario.audits:
         by_game.setdefault(title(audit.game), []).append(audit)
@@ -89,7 +88,7 @@ def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Att
     return Probe(
         name=probe_name(vantage, exam, audit, attack, attacks),
         vantage=vantage,
-        ask=exam.ask,
+        ask=asked_from(exam.ask, clients(vantage)),
         signal=attacks[attack].signal,
         worlds=frozenset(int(world) for world in exam.worlds),
     )
@@ -122,9 +121,3 @@ def _check_strategy(scenario: Scenario, recipes: Recipes) -> None:
             f"federation.strategy: {federation.strategy.name} with these options needs at least {needed} "
             f"clients a round, and there are {cohort:g}"
         )
-
-
-def _check_participants(scenario: Scenario, pool: Pool) -> None:
-    wanted = scenario.federation.clients_per_round
-    if isinstance(wanted, int) and wanted > pool.clients:
-        raise ScenarioError(f"federation.clients_per_round: {wanted} is more than the {pool.clients} clients there are")

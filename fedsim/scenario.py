@@ -213,7 +213,7 @@ class ClaimStatement(Section):
     attack: str = "any"
     """An attack of that audit, or `any`: no attack of the audit exceeds the bound (corrected for their number)."""
     metric: str = "auc"
-    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5, mae."""
+    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5."""
     at_most: float
     """The bound claimed."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95

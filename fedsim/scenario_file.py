@@ -546,7 +546,11 @@ def _semantic(scenario: Scenario, known: Known) -> Iterator[_Problem]:
                 yield _Problem(here, f"{attack} stands twice; keep one of the two")
     for index, claim in enumerate(scenario.claims):
         try:
-            parse_metric(claim.metric)
+            if parse_metric(claim.metric).kind == "mae":
+                message = (
+                    "got mae, and a smaller error is a larger leak, so nothing is claimed by bounding it from above"
+                )
+                yield _Problem(("claims", index, "metric"), message)
         except ValueError as error:
             yield _Problem(("claims", index, "metric"), str(error))
 

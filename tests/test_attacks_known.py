@@ -565,3 +565,10 @@ def test_property_attacks_find_nothing_where_there_is_nothing() -> None:
             found = score(attack, values, secrets, victims, apart, ask, 0)[victims]
             wins = found[secrets[victims]][:, None] > found[~secrets[victims]]
             assert low <= np.mean(wins) <= high
+
+
+def test_the_softened_probability_is_the_softmax_at_temperature_two() -> None:
+    logits = np.random.default_rng(0).normal(scale=4, size=(50, 6))
+    y = np.random.default_rng(1).integers(0, 6, 50)
+    expected = softmax(logits / 2)[np.arange(50), y]
+    np.testing.assert_allclose(final.softened(softmax(logits), y), expected, rtol=1e-12)

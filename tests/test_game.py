@@ -54,7 +54,9 @@ def test_the_coins_are_fair_and_independent() -> None:
     ):
         assert binomtest(int(ones), int(total)).pvalue > 1e-6
     columns = members.sum(axis=0)
-    assert columns.var() > 200 / 4 * 0.3  # binomial variance 50; exact halves have 0 (chi-square with 47 degrees: below 0.3 in < 1e-6)
+    assert (
+        columns.var() > 200 / 4 * 0.3
+    )  # binomial variance 50; exact halves have 0 (chi-square with 47 degrees: below 0.3 in < 1e-6)
 
 
 def test_nobody_is_asked_about_its_own_records() -> None:

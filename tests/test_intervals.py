@@ -27,7 +27,6 @@ def seed() -> int:
     return int(os.environ.get("FEDSIM_TEST_SEED", "42"))
 
 
-
 def draw(
     rng: np.random.Generator, worlds: int, items: int, effect: float, *, item: float = 0.3, world: float = 0.05
 ) -> tuple[Floats, Bools]:

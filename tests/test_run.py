@@ -33,13 +33,21 @@ CLAIMS = (
 
 
 def _scenario(**changes: Any) -> Scenario:
-    return worlds.scenario(**{"audits": AUDITS, "claims": CLAIMS, "worlds": 6, "controls": {"planted_worlds": 4}, **changes})
+    return worlds.scenario(
+        **{"audits": AUDITS, "claims": CLAIMS, "worlds": 6, "controls": {"planted_worlds": 4}, **changes}
+    )
 
 
 def _execute(scenario: Scenario, out: Path, workers: int = 1) -> RunOutcome:
     loaded = Loaded(scenario, {"name": scenario.name}, Path("test.yaml"), {})
     return execute(
-        loaded, ATTACKS, worlds.RECIPES, out=out, engine="serial", workers=workers, progress=lambda _done, _all, _what: None
+        loaded,
+        ATTACKS,
+        worlds.RECIPES,
+        out=out,
+        engine="serial",
+        workers=workers,
+        progress=lambda _done, _all, _what: None,
     )
 
 
@@ -49,7 +57,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
 
 
 def test_the_run_folder_holds_all_that_was_promised_and_nothing_else(outcome: RunOutcome) -> None:
-    assert {path.name for path in outcome.folder.iterdir()} == {"results.json", "scenario.yaml", "report.html", "evidence", "figures"}
+    assert {path.name for path in outcome.folder.iterdir()} == {
+        "results.json",
+        "scenario.yaml",
+        "report.html",
+        "evidence",
+        "figures",
+    }
     assert [path.name for path in outcome.folder.parent.iterdir()] == ["one"]
     assert read_results(outcome.folder) == outcome.record
 
@@ -72,7 +86,9 @@ def test_numbers_recomputed_from_the_evidence_agree(outcome: RunOutcome) -> None
     labels = next(finding for finding in measured if finding.game == "labels")
     evidence = read_evidence(outcome.folder, "evidence/labels.label_unmixing.npz")
     assert evidence.quantity is not None
-    assert labels.metrics["mae"].estimate == pytest.approx(np.abs(evidence.scores - evidence.quantity).mean(), abs=1e-12)
+    assert labels.metrics["mae"].estimate == pytest.approx(
+        np.abs(evidence.scores - evidence.quantity).mean(), abs=1e-12
+    )
 
 
 def test_what_does_not_cross_the_vantage_is_not_visible_and_says_why(outcome: RunOutcome) -> None:
