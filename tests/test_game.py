@@ -44,7 +44,7 @@ def test_controls_never_touch_the_candidates() -> None:
 
 
 def test_the_coins_are_fair_and_independent() -> None:
-    """Two-sided binomial tests at 1e-6 each: false alarms in 1e-5 of seeds. Exact halves per record would be caught by the last one."""
+    """Two-sided binomial tests at 1e-6 each: false alarms in 1e-5 of seeds. The last line catches exact halves."""
     chosen = worlds.scenario(worlds=200, controls={"planted_worlds": 0})
     members = _exam(draw(chosen, worlds.pool(chosen), "record", frozenset()), "main").members
     for ones, total in (
