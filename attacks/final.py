@@ -75,16 +75,19 @@ def _shown(values: Floats | None) -> Floats:
 
 
 def imputed(values: Floats) -> Floats:
-    """Return `values` [n, classes] with each withheld entry (NaN) set to an equal share of the mass not shown.
+    """Return `values` [n, classes] with each withheld entry (NaN) set to an equal share of the mass not shown, and each
+    zero to half of the smallest positive entry.
 
-    Under top-k that is at most the smallest entry shown, so a class outside the list is treated as charitably as the
-    list allows.
+    Under top-k a share is at most the smallest entry shown, so a class outside the list is treated as charitably as the
+    list allows. A zero is what rounding leaves of a small probability: taken at its word it would drown every other
+    difference in a logarithm.
     """
     hidden = np.isnan(values)
-    if not hidden.any():
-        return values
-    share = (1 - np.where(hidden, 0, values).sum(axis=1)) / np.maximum(hidden.sum(axis=1), 1)
-    return np.where(hidden, np.maximum(share, FLOOR)[:, None], values)
+    if hidden.any():
+        share = (1 - np.where(hidden, 0, values).sum(axis=1)) / np.maximum(hidden.sum(axis=1), 1)
+        values = np.where(hidden, np.maximum(share, FLOOR)[:, None], values)
+    positive = values[values > FLOOR]
+    return np.where(values > FLOOR, values, max(positive.min() / 2, FLOOR)) if positive.size else values
 
 
 def true_class(p: Floats, y: Ints) -> Floats:

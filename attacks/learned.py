@@ -7,11 +7,9 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from attacks.decide import STARVED, item_labels
-from attacks.final import FLOOR
 from fedsim.attack import Bools, Case
 from fedsim.errors import NotVisible
 from fedsim.views import Floats, RecordAsk
@@ -79,12 +77,13 @@ def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Gen
     if members.all() or not members.any():
         return np.zeros(len(target))
     network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=0.01, max_iter=50, random_state=int(rng.integers(2**31)))
-    classifier: Pipeline = make_pipeline(StandardScaler(), network)
+    scale = StandardScaler().fit(vectors.reshape(-1, vectors.shape[-1]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant: it regularises
-        classifier.fit(vectors.reshape(-1, vectors.shape[-1]), members.ravel())
-    chances = np.log(np.maximum(classifier.predict_proba(target), FLOOR))  # [k, 2]: out, in
-    return np.asarray(chances[:, 1] - chances[:, 0], dtype=np.float64)
+        network.fit(scale.transform(vectors.reshape(-1, vectors.shape[-1])), members.ravel())
+    # Not predict_proba: a network that is sure gives 1.0 to many, and those ties hide who stands out.
+    hidden = np.maximum(scale.transform(target) @ network.coefs_[0] + network.intercepts_[0], 0)
+    return np.asarray((hidden @ network.coefs_[1] + network.intercepts_[1])[:, 0], dtype=np.float64)
 
 
 def quantile_regression(case: Case) -> Floats:

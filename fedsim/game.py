@@ -24,7 +24,7 @@ Kind = Literal["main", "null", "planted"]
 
 PLANTED_CLIENTS = 4
 SMALLEST_PLANT = 8
-PLANTED_EPOCHS = {"softmax": 20, "mlp": 20, "cnn": 5, "resnet": 5}
+PLANTED_EPOCHS = {"softmax": 20, "mlp": 10, "cnn": 5, "resnet": 5}
 """Cheap models get the time to learn their records by heart."""
 PROPERTY_SAMPLE = 500
 
@@ -254,7 +254,8 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
     exam("main", (no, yes), scenario.worlds, scenario.worlds)
     exam("null", ((no + yes) / 2, (no + yes) / 2), scenario.worlds, scenario.worlds)
     if scenario.controls.planted_worlds:
-        exam("planted", (1.0, 0.0) if no > yes else (0.0, 1.0), scenario.worlds, scenario.worlds)
+        low, high = _extremes(pool, has, halves, size, label_share)
+        exam("planted", (high, low) if no > yes else (low, high), scenario.worlds, scenario.worlds)
     return Draw(tuple(worlds), tuple(exams))
 
 
@@ -286,6 +287,19 @@ def _stratified(
         )
     chosen = [rows[: round(wanted * part[key])] for key, rows in cells.items()]
     return rng.permutation(np.concatenate(chosen))
+
+
+def _extremes(
+    pool: Pool, has: Bools, halves: tuple[Rows, Rows], size: int, label_share: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return the smallest and the largest share of the property that a world of this size and label mix can have."""
+
+    def largest(holds: bool) -> float:
+        needed = size * label_share
+        counts = [np.bincount(pool.y[half][has[half] == holds], minlength=pool.classes) for half in halves]
+        return float(min(np.min(count[needed > 0] / needed[needed > 0]) for count in counts))
+
+    return max(0.0, 1 - largest(False)), min(1.0, largest(True))
 
 
 def _correlation(has: Bools, labels: Rows) -> float:

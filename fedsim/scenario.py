@@ -221,7 +221,7 @@ class ClaimStatement(Section):
 
 
 class Controls(Section):
-    planted_worlds: Annotated[int, Field(ge=0)] = 8
+    planted_worlds: Annotated[int, Field(ge=0)] = 12
     """Small over-trained federations in which every attack should find the leak (0: none, then no claim can be 'not
     refuted').
     """

@@ -572,3 +572,8 @@ def test_the_softened_probability_is_the_softmax_at_temperature_two() -> None:
     y = np.random.default_rng(1).integers(0, 6, 50)
     expected = softmax(logits / 2)[np.arange(50), y]
     np.testing.assert_allclose(final.softened(softmax(logits), y), expected, rtol=1e-12)
+
+
+def test_a_rounded_zero_is_half_of_the_smallest_probability_shown() -> None:
+    rounded = np.array([[1.0, 0.0], [0.98, 0.02], [0.6, 0.4]])
+    np.testing.assert_allclose(final.imputed(rounded), [[1.0, 0.01], [0.98, 0.02], [0.6, 0.4]])
