@@ -30,7 +30,7 @@ def found_leak(found: Found) -> bool | None:
     return found.low > 0.5 if isinstance(found, Measured) else None
 
 
-def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int) -> Found:
+def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int, *, new_items: bool = True) -> Found:
     """Return the AUC of a classifier that sees the data and never a model, trained on some worlds and tried on others.
 
     It must be at chance: where it is not, members and non-members differ before any training, and no attack result
@@ -57,4 +57,4 @@ def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int) ->
     scores, kept = np.zeros(members.shape), np.zeros(members.shape, dtype=bool)
     scores[worlds, items] = guesses[:, 1]
     kept[worlds, items] = True
-    return measure(AUC, scores, members, kept, confidence=CONFIDENCE)
+    return measure(AUC, scores, members, kept, confidence=CONFIDENCE, new_items=new_items)

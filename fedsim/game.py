@@ -43,11 +43,13 @@ class World:
 class Exam:
     """The same questions in several worlds, with the truth.
 
-    worlds: positions in `Draw.worlds` [w]. members: bool [w, items]. references: bool [w, w], True where the row's
-    world, as a target, may use the
-    column's as a reference. targets: bool [w]. quantity: float64 [w, items] for games with an amount, else None.
-    blind: float64
-    [w, items, features], all that can be known without any model. facts: numbers to print beside the findings.
+    worlds: positions in `Draw.worlds` [w].
+    members: bool [w, items].
+    targets: bool [w].
+    references: bool [w, w], True where the row's world, as a target, may use the column's as a reference.
+    blind: float64 [w, items, features], all that can be known without any model.
+    quantity: float64 [w, items] for games with an amount, else None.
+    facts: numbers to print beside the findings.
     """
 
     kind: Kind

@@ -71,7 +71,13 @@ class Exposure(NamedTuple):
 
 
 def measure(
-    metric: Metric, scores: Floats, members: Bools | Floats, asked: Bools, *, confidence: float = 0.95
+    metric: Metric,
+    scores: Floats,
+    members: Bools | Floats,
+    asked: Bools,
+    *,
+    confidence: float = 0.95,
+    new_items: bool = True,
 ) -> Measured | Unresolved:
     """Return `metric` with its confidence interval, or why it must not be quoted.
 
@@ -83,6 +89,8 @@ def measure(
         members: bool [worlds, items], the truth. For "mae" the true quantities, float64.
         asked: bool [worlds, items]; only these entries count.
         confidence: in (0, 1), two-sided.
+        new_items: False where the items are all there are (the classes of a task), so that the interval covers new
+            worlds over these very items.
 
     Raises:
         ValueError: shapes or types do not fit, or an asked score is not finite.
@@ -95,6 +103,8 @@ def measure(
     """
     _check(metric, scores, members, asked, confidence)
     world, item = np.nonzero(asked)
+    if not new_items:
+        item = np.zeros_like(item)
     if np.unique(world).size < 2:
         return Unresolved(f"An interval needs at least 2 worlds, got {np.unique(world).size}.")
     if metric.kind == "mae":

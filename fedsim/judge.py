@@ -43,9 +43,20 @@ def findings(prepared: Prepared, trial: Trial, left: Mapping[int, WorldResult], 
     for audit in trial.audits:
         own = clients(parse_vantage(audit.vantage, prepared.pool.clients))
         main = trial.draw.exams[0]
-        blind = blind_baseline(main.blind, main.members, asked(main, own), prepared.scenario.seed)
+        blind = blind_baseline(
+            main.blind,
+            main.members,
+            asked(main, own),
+            prepared.scenario.seed,
+            new_items=_new_items(attacks[audit.attacks[0]].game),
+        )
         scored += [_finding(prepared, trial, audit, attacks[name], left, own, blind, attacks) for name in audit.attacks]
     return scored
+
+
+def _new_items(game: str) -> bool:
+    """Return whether other items could have been asked about; the classes of a task are all there are."""
+    return game != "labels"
 
 
 class _Tried(NamedTuple):
@@ -116,11 +127,17 @@ def _finding(
     )
     if found.hidden is not None:
         return Scored(nothing, None)
-    metrics = {metric.name: results.quantity(measure(metric, *found[:3]), LEVEL) for metric in DEFAULT_METRICS}
+    new_items = _new_items(attack.game)
+    metrics = {
+        metric.name: results.quantity(measure(metric, *found[:3], new_items=new_items), LEVEL)
+        for metric in DEFAULT_METRICS
+    }
     amount = main.quantity if attack.estimates else None
     if amount is not None:
         error = parse_metric("mae")
-        metrics[error.name] = results.quantity(measure(error, found.scores, amount, found.asked), LEVEL)
+        metrics[error.name] = results.quantity(
+            measure(error, found.scores, amount, found.asked, new_items=new_items), LEVEL
+        )
     null, planted = tried.get("null"), tried.get("planted")
     null_arrays = null[:3] if null and null.hidden is None else (None, None, None)
     planted_arrays = planted[:3] if planted and planted.hidden is None else (None, None, None)
@@ -131,15 +148,19 @@ def _finding(
         reason=None,
         metrics=metrics,
         slices=_slices(prepared, main, found),
-        controls={"null": _null(null), "planted": _planted(planted), "blind": _blind(blind, main)},
+        controls={
+            "null": _null(null, new_items),
+            "planted": _planted(planted, new_items),
+            "blind": _blind(blind, main),
+        },
         exposed=_exposed(prepared, main, found),
         evidence=results.evidence_name(audit.name, attack.name),
     )
     return Scored(finding, evidence)
 
 
-def _null(tried: _Tried | None) -> results.Control:
-    found = _control_auc(tried, CONFIDENCE, "the data are too few for a null control")
+def _null(tried: _Tried | None, new_items: bool) -> results.Control:
+    found = _control_auc(tried, CONFIDENCE, "the data are too few for a null control", new_items)
     passed = covers_chance(found)
     words = {
         True: "on answers that have nothing to do with the training, its interval covers 0.5, as it must",
@@ -149,8 +170,8 @@ def _null(tried: _Tried | None) -> results.Control:
     return results.Control(results.quantity(found, CONFIDENCE), passed, words[passed])
 
 
-def _planted(tried: _Tried | None) -> results.Control:
-    found = _control_auc(tried, LEVEL, "the scenario asks for no planted worlds")
+def _planted(tried: _Tried | None, new_items: bool) -> results.Control:
+    found = _control_auc(tried, LEVEL, "the scenario asks for no planted worlds", new_items)
     passed = found_leak(found)
     words = {
         True: "in over-trained worlds with a planted leak it finds the leak",
@@ -171,12 +192,12 @@ def _blind(found: Found, exam: Exam) -> results.Control:
     return results.Control(results.quantity(found, CONFIDENCE), passed, words[passed] + extra)
 
 
-def _control_auc(tried: _Tried | None, confidence: float, absent: str) -> Found:
+def _control_auc(tried: _Tried | None, confidence: float, absent: str, new_items: bool) -> Found:
     if tried is None:
         return Unresolved(absent[0].upper() + absent[1:] + ".")
     if tried.hidden is not None:
         return Unresolved(tried.hidden)
-    return measure(AUC, *tried[:3], confidence=confidence)
+    return measure(AUC, *tried[:3], confidence=confidence, new_items=new_items)
 
 
 def _slices(prepared: Prepared, exam: Exam, found: _Tried) -> dict[str, dict[str, results.Quantity]]:
@@ -239,7 +260,10 @@ def _claimed(metric: Metric, scored: Scored, confidence: float) -> Found:
     evidence = scored.evidence
     if evidence is None:
         return Unresolved(f"Attack {scored.finding.attack} cannot run here: {scored.finding.reason}")
-    return measure(metric, evidence.scores, evidence.members, evidence.asked, confidence=confidence)
+    new_items = _new_items(scored.finding.game)
+    return measure(
+        metric, evidence.scores, evidence.members, evidence.asked, confidence=confidence, new_items=new_items
+    )
 
 
 def _passed(finding: results.Finding, control: str) -> bool:
