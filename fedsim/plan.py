@@ -3,17 +3,24 @@
 import dataclasses
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from fedsim.apps import bench
-from fedsim.engine import Job, Recipes, one_thread, run_world
-from fedsim.game import World, asked
-from fedsim.prepare import Attacks, Prepared, clients, prepare
-from fedsim.scenario import Federation, ModelChoice
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from fedsim.apps import Bench, bench
+from fedsim.attack import score
+from fedsim.engine import Job, Recipes, WorldResult, one_thread, run_world
+from fedsim.errors import NotVisible
+from fedsim.game import World, asked, asked_from
+from fedsim.prepare import Attacks, Prepared, Trial, clients, prepare, probe_name
+from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
-from fedsim.views import parse_vantage
+from fedsim.views import Floats, parse_vantage
 
-START_SECONDS = 5.0  # worker processes import torch and Flower
+START_AND_REPORT_SECONDS = 9.0  # worker processes import torch and Flower; figures are drawn
 PROCESS_BYTES = 450 * 2**20  # a process with torch and Flower loaded
 
 
@@ -35,12 +42,17 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int) -> Pl
     """
     prepared = prepare(loaded, attacks, recipes)
     worlds = [world for trial in prepared.trials for world in trial.draw.worlds]
-    seconds = sum(_seconds(trial.job) for trial in prepared.trials)
+    parallel = alone = 0.0
+    with threadpool_limits(1):
+        for trial in prepared.trials:
+            training, measured = _world_seconds(trial.job)
+            parallel += training
+            alone += _scoring_seconds(prepared, trial, attacks, measured)
     pool_bytes = prepared.pool.x.nbytes
     return Plan(
         worlds=len(worlds),
         client_rounds=round(sum(_cohort_size(world) * world.federation.rounds for world in worlds)),
-        seconds=START_SECONDS + seconds / min(workers, len(worlds)),
+        seconds=START_AND_REPORT_SECONDS + parallel / min(workers, len(worlds)) + alone,
         memory_bytes=(workers + 1) * (PROCESS_BYTES + 2 * pool_bytes),
         resolution=_resolution(prepared),
         notes=_notes(prepared),
@@ -53,37 +65,82 @@ def _cohort_size(world: World) -> float:
     return active if wanted is None else min(wanted, active) if isinstance(wanted, int) else wanted * active
 
 
-def _seconds(job: Job) -> float:
-    """Return the processor seconds of a job, from two short runs of one world of each recipe."""
+class _Speed(NamedTuple):
+    """How long one world takes: once, and for each round; and what a short run of it left behind."""
+
+    once: float
+    a_round: float
+    left: WorldResult
+
+
+def _world_seconds(job: Job) -> tuple[float, dict[str, Floats]]:
+    """Return the processor seconds of all worlds of a job, and one signal of each probe, from short runs of one world
+    of
+    each recipe.
+    """
     total = 0.0
-    recipes: list[tuple[Federation, ModelChoice]] = []
-    for world in job.worlds:
-        if (world.federation, world.model) not in recipes:
-            recipes.append((world.federation, world.model))
+    signals: dict[str, Floats] = {}
+    remaining = list(range(len(job.worlds)))
     with one_thread():
         setup = bench(job.scenario, job.stock)
-        for recipe in recipes:
-            alike = [i for i, world in enumerate(job.worlds) if (world.federation, world.model) == recipe]
-            times = {}
-            for rounds in (1, 1, 3):  # the first run only warms up
-                federation = recipe[0].model_copy(update={"rounds": min(rounds, recipe[0].rounds)})
-                world = dataclasses.replace(job.worlds[alike[0]], federation=federation)
-                short = dataclasses.replace(
-                    job,
-                    worlds=(world,),
-                    probes=tuple(
-                        dataclasses.replace(probe, worlds=frozenset({0}))
-                        for probe in job.probes
-                        if alike[0] in probe.worlds
-                    ),
+        while remaining:
+            first = job.worlds[remaining[0]]
+            alike = [
+                i
+                for i in remaining
+                if (job.worlds[i].federation, job.worlds[i].model) == (first.federation, first.model)
+            ]
+            speed = _speed(job, alike[0], setup)
+            total += len(alike) * (speed.once + speed.a_round * first.federation.rounds)
+            signals |= speed.left.signals
+            remaining = [i for i in remaining if i not in alike]
+    return total, signals
+
+
+def _speed(job: Job, index: int, setup: Bench) -> _Speed:
+    """Return the speed of a world from runs of one round and of three; a first run only warms up."""
+    world = job.worlds[index]
+    probes = tuple(dataclasses.replace(probe, worlds=frozenset({0})) for probe in job.probes if index in probe.worlds)
+    times: dict[int, float] = {}
+    for rounds in (1, 1, 3):
+        rounds = min(rounds, world.federation.rounds)
+        short = dataclasses.replace(world, federation=world.federation.model_copy(update={"rounds": rounds}))
+        start = time.perf_counter()
+        left = run_world(dataclasses.replace(job, worlds=(short,), probes=probes), 0, setup)
+        times[rounds] = time.perf_counter() - start
+    most, least = max(times), min(times)
+    a_round = max(times[most] - times[least], 0.0) / max(most - least, 1)
+    return _Speed(max(times[least] - a_round * least, 0.0), a_round, left)
+
+
+def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measured: dict[str, Floats]) -> float:
+    """Return the seconds that scoring takes: each attack on one target world, its references made up from one
+    signal.
+    """
+    total, seed = 0.0, prepared.scenario.seed
+    for audit in trial.audits:
+        own = clients(parse_vantage(audit.vantage, prepared.pool.clients))
+        for exam in trial.draw.exams:
+            one = np.arange(len(exam.targets)) == np.flatnonzero(exam.targets)[0]
+            for name in audit.attacks:
+                signal = measured.get(
+                    probe_name(parse_vantage(audit.vantage, prepared.pool.clients), exam, audit, name, attacks)
                 )
+                if signal is None:
+                    continue
+                noise = generator(seed, "plan").standard_normal((len(one), *signal.shape)) * 1e-3
                 start = time.perf_counter()
-                run_world(short, 0, setup)
-                times[federation.rounds] = time.perf_counter() - start
-            spread = max(times) - min(times)
-            a_round = (times[max(times)] - times[min(times)]) / spread if spread else 0.0
-            once = max(times[min(times)] - a_round * min(times), 0.0)
-            total += len(alike) * (once + max(a_round, 0.0) * recipe[0].rounds)
+                with suppress(NotVisible):
+                    score(
+                        attacks[name],
+                        signal + np.abs(noise),
+                        exam.members,
+                        one,
+                        exam.references,
+                        asked_from(exam.ask, own),
+                        seed,
+                    )
+                total += (time.perf_counter() - start) * int(exam.targets.sum())
     return total
 
 
