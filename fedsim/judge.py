@@ -247,7 +247,7 @@ def claim(statement: ClaimStatement, scored: Sequence[Scored]) -> results.Claim:
     stated = results.ClaimStated(**statement.model_dump())
     return results.Claim(
         claim=stated,
-        sentence=_sentence(statement),
+        sentence=f"{statement.audit}: {_sentence(statement)}",
         status=final.status,
         estimate=worst.estimate if worst else None,
         low=worst.low if worst else None,
@@ -282,15 +282,15 @@ def _sentence(statement: ClaimStatement) -> str:
     match metric.kind:
         case "tpr":
             level, most = f"{metric.level * 100:g} %", f"{bound * 100:g} %"
-            return f"While wrongly accusing {level} of the non-members, {attack} finds at most {most} of the members."
+            return f"while wrongly accusing {level} of the non-members, {attack} finds at most {most} of the members."
         case "precision":
-            return f"At a prior of {metric.level:g}, at most {bound:.4g} of those whom {attack} accuses are members."
+            return f"at a prior of {metric.level:g}, at most {bound:.4g} of those whom {attack} accuses are members."
         case "auc":
-            return f"The AUC of {attack} is at most {bound:.4g} (0.5 is guessing)."
+            return f"the AUC of {attack} is at most {bound:.4g} (0.5 is guessing)."
         case "advantage":
-            return f"The advantage of {attack} over guessing is at most {bound:.4g}."
+            return f"the advantage of {attack} over guessing is at most {bound:.4g}."
         case "balanced_accuracy":
-            return f"At most {bound:.4g} of the balanced guesses of {attack} are right."
+            return f"at most {bound:.4g} of the balanced guesses of {attack} are right."
         case "mae":
             raise ValueError("a smaller error is a larger leak, so no claim bounds it from above")
 
