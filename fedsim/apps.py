@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
+from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fedsim.data.pool import Pool
 from fedsim.game import World
-from fedsim.grid import ARRAYS, METRICS, ScenarioGrid, ask_roster, who_reply
+from fedsim.grid import ARRAYS, CONFIG, METRICS, ScenarioGrid, ask_roster, who_reply
 from fedsim.models import Model, Params, build
 from fedsim.randomness import derive, flower_globals, generator, torch_generator
 from fedsim.scenario import Scenario
@@ -94,12 +94,18 @@ def client_app(world: World, prepare: Callable[[], Bench], mods: Sequence[Mod]) 
     """Return the ClientApp of a world. `prepare` loads the bench where the client runs (another process, on Ray)."""
     app = ClientApp()
 
-    @app.train(mods=list(mods))
+    def seeded(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        """Seed what Flower's own mods draw from, so that a client's noise is its own on every engine."""
+        names = (world.name, "mods", int(context.node_config["partition-id"]), _round(message))
+        with flower_globals(derive(prepare().seed, *names)):
+            return call_next(message, context)
+
+    @app.train(mods=[seeded, *mods])
     def train_message(message: Message, context: Context) -> Message:
         setup = prepare()
         party = int(context.node_config["partition-id"])
-        config = message.content.config_records["config"]
-        number = int(config["server-round"])  # type: ignore[arg-type]
+        config = message.content.config_records[CONFIG]
+        number = _round(message)
         rows = torch.from_numpy(world.rows[party])
         names = (world.name, "client", party, "round", number)
         trained = train(
@@ -132,6 +138,10 @@ def client_app(world: World, prepare: Callable[[], Bench], mods: Sequence[Mod]) 
     return app
 
 
+def _round(message: Message) -> int:
+    return int(message.content.config_records[CONFIG]["server-round"])  # type: ignore[arg-type]
+
+
 def _reply(message: Message, metrics: dict[str, int | float], params: Params | None = None) -> Message:
     content = RecordDict({METRICS: MetricRecord(dict(metrics))})
     if params is not None:
@@ -159,8 +169,8 @@ def server_app(
     """Return the ServerApp of a world.
 
     make_strategy(evaluate_clients) builds the Flower strategy; sink receives every event; outcome receives the final
-    model and, for each
-    round from 0, the utility as an observer outside the federation measures it (never on the transcript).
+    model and, for each round from 0, the utility as an observer outside the federation measures it (never on the
+    transcript).
     """
     app = ServerApp()
     members = torch.from_numpy(np.concatenate(world.rows))

@@ -1,9 +1,8 @@
 """What an attack is: a signal (what is measured through a view) and a test (how measurements become scores).
 
 A signal is a fold over the visible events of one world, so it can run while the federation runs and keeps no
-transcript. A test compares the
-target world's signal with those of reference worlds that the attacker trained itself. Neither ever meets the target's
-secrets.
+transcript. A test compares the target world's signal with those of reference worlds that the attacker trained itself.
+Neither ever meets the target's secrets.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,9 +21,8 @@ Bools = NDArray[np.bool_]
 
 class Signal(NamedTuple):
     """Three pure, picklable functions. `finish` returns float64 [rows, ...]: for a RecordAsk one row for each item and
-    then one for each
-    population record; for other asks one row for each item asked. It raises `NotVisible` when what it needs never came
-    by."""
+    then one for each population record; for other asks one row for each item asked. It raises `NotVisible` when what
+    it needs never came by."""
 
     start: Callable[[Public, Ask], Any]
     step: Callable[[Any, Event], Any]
@@ -79,8 +77,7 @@ def score(
     """Return scores [worlds, n] with every world of `targets` [worlds] as a target (other rows are 0).
 
     signals: [worlds, rows, ...]; members: [worlds, n]; references: [worlds, worlds], True where the row's world may
-    use the column's world as
-    a reference. The target's own row of `members` never reaches the test.
+    use the column's world as a reference. The target's own row of `members` never reaches the test.
     """
     items = members.shape[1]
     scores = np.zeros(members.shape)

@@ -35,17 +35,31 @@ def bonferroni(confidence: float, attacks: int) -> float:
     return 1 - (1 - confidence) / attacks
 
 
-def verdict(measurement: Measured | Unresolved, at_most: float, *, null_ok: bool, planted_ok: bool) -> Verdict:
+FEWEST_WORLDS = 5
+"""Independent federations below which no verdict rests on them."""
+
+
+def verdict(
+    measurement: Measured | Unresolved,
+    at_most: float,
+    *,
+    null: bool | None,
+    planted: bool | None,
+    blind: bool | None,
+) -> Verdict:
     """Return the verdict on the claim "the attack reaches at most `at_most`".
 
-    Refuted when the whole interval lies above the bound; not refuted when the whole interval lies at or below it.
-    It never says "proved": another attack may do better.
+    Refuted when the whole interval lies above the bound; not refuted when the whole interval lies at or below it and
+    all
+    controls passed. It never says "proved": another attack may do better.
 
     Args:
         measurement: the interval, at the claim's confidence; or why there is none (also "not visible").
         at_most: the claimed bound, in the unit of the metric; a metric where more means more leakage.
-        null_ok: the null control (shuffled truth) covers chance. If not, the attack sees leaks where there are none.
-        planted_ok: the attack found the planted leak. If not, its silence means nothing.
+        null: the null control covers chance. If not, the attack sees leaks where there are none.
+        planted: the attack found the planted leak. If not, its silence means nothing.
+        blind: a classifier without any model is at chance. If not, the worlds differ before any training.
+        None for a control that did not run: a leak may be found without it, but nobody is cleared.
 
     Raises:
         ValueError: the bound is not finite.
@@ -54,31 +68,47 @@ def verdict(measurement: Measured | Unresolved, at_most: float, *, null_ok: bool
         raise ValueError(f"at_most must be finite, got {at_most}")
     if isinstance(measurement, Unresolved):
         return Verdict("inconclusive", measurement.reason)
-    if not null_ok:
+    if measurement.worlds < FEWEST_WORLDS:
+        reason = f"{measurement.worlds} worlds are too few for a verdict; {FEWEST_WORLDS} are needed."
+        return Verdict("inconclusive", reason)
+    if null is False:
         return Verdict("inconclusive", "The null control failed: the attack sees a leak where there is none.")
+    if blind is False:
+        return Verdict("inconclusive", "The blind baseline failed: the worlds can be told apart without any model.")
     interval = f"the {measurement.confidence:.6g} interval [{measurement.low:.4g}, {measurement.high:.4g}]"
     if measurement.low > at_most:
         return Verdict("refuted", f"All of {interval} lies above the claimed {at_most:g}.")
     if measurement.high > at_most:
         return Verdict("inconclusive", f"The claimed {at_most:g} lies inside {interval}: more worlds would narrow it.")
-    if not planted_ok:
+    if planted is False:
         return Verdict("inconclusive", "The planted leak was not found: the attack is too weak to clear anyone.")
+    for control, passed in (("null control", null), ("planted leak", planted)):
+        if passed is None:
+            return Verdict("inconclusive", f"The {control} did not run, and without it nobody is cleared.")
     return Verdict("not refuted", f"All of {interval} lies at or below the claimed {at_most:g}.")
 
 
-def any_verdict(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict on "no attack of these reaches more than the bound".
+def deciding(verdicts: Sequence[Verdict], measurements: Sequence[Measured | Unresolved]) -> int:
+    """Return which of several attacks decides the claim that none of them reaches more than the bound.
+
+    One refuted attack refutes, then one open one leaves it open; among equals the strongest speaks (the largest lower
+    bound for "refuted", else the largest upper bound).
 
     Args:
         verdicts: one an attack, each measured at `bonferroni(confidence, len(verdicts))`.
+        measurements: those measurements.
 
     Raises:
         ValueError: there is no verdict.
     """
     if not verdicts:
-        raise ValueError("a claim over several attacks needs at least one verdict, got none")
-    for status in ("refuted", "inconclusive", "not refuted"):  # one refuted attack decides, then one open one
-        found = [each for each in verdicts if each.status == status]
-        if found:
-            return Verdict(found[0].status, f"{len(found)} of {len(verdicts)} attacks: {found[0].reason}")
-    raise AssertionError(f"unknown status in {verdicts}")
+        raise ValueError("a claim needs at least one verdict, got none")
+    status = next(s for s in ("refuted", "inconclusive", "not refuted") if any(each.status == s for each in verdicts))
+
+    def strength(index: int) -> tuple[bool, float]:
+        found = measurements[index]
+        if isinstance(found, Unresolved):
+            return False, 0.0
+        return True, found.low if status == "refuted" else found.high
+
+    return max((i for i, each in enumerate(verdicts) if each.status == status), key=strength)

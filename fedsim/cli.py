@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,10 +25,9 @@ from rich.table import Table
 
 from fedsim import __version__
 from fedsim.errors import RunError, ScenarioError
-from fedsim.scenario_file import Known, Loaded, describe, dump, load, located, nearest, shipped
+from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped
 
 if TYPE_CHECKING:
-    from fedsim.engine import Recipes
     from fedsim.plan import Plan
     from fedsim.results import Claim, Finding, Quantity, Results
 
@@ -140,9 +139,11 @@ def run(
     loaded = _load(scenario, set_, seed)
     from attacks import ATTACKS
     from fedsim.run import execute
+    from fedsim.tables import recipes
 
     with _progress(quiet) as report, _located(loaded):
-        outcome = execute(loaded, ATTACKS, _recipes(), out=out, engine=engine, workers=workers, progress=report)
+        _check_device(loaded.scenario.device)
+        outcome = execute(loaded, ATTACKS, recipes(), out=out, engine=engine, workers=workers, progress=report)
     if quiet:
         typer.echo(outcome.folder)
     else:
@@ -158,9 +159,11 @@ def check(
     loaded = _load(scenario, set_, seed)
     from attacks import ATTACKS
     from fedsim.plan import default_workers, plan
+    from fedsim.tables import recipes
 
     with _located(loaded):
-        planned = plan(loaded, ATTACKS, _recipes(), workers or default_workers())
+        _check_device(loaded.scenario.device)
+        planned = plan(loaded, ATTACKS, recipes(), workers or default_workers())
     _show_plan(loaded, planned)
 
 
@@ -204,8 +207,7 @@ def list_(
     ],
 ) -> None:
     """List what a scenario can name."""
-    if what not in LISTS:
-        raise ScenarioError(f"nothing to list called {what!r}; allowed: {', '.join(LISTS)}{nearest(what, LISTS)}")
+    _check_name("list", what, LISTS)
     _show_rows(LISTS[what]())
 
 
@@ -216,8 +218,7 @@ def explain(
     """Say what an attack does, what it needs and who invented it."""
     from attacks import ATTACKS
 
-    if attack not in ATTACKS:
-        raise ScenarioError(f"no attack {attack!r}; allowed: {', '.join(ATTACKS)}{nearest(attack, ATTACKS)}")
+    _check_name("attack", attack, ATTACKS)
     row = ATTACKS[attack]
     typer.echo(f"{row.title} ({row.name}): {GAMES[row.game]}\n")
     typer.echo(_paragraph(row.summary) + "\n")
@@ -240,8 +241,9 @@ def data_list() -> None:
 @data_app.command("get")
 def data_get(name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `fedsim data list`.")]) -> None:
     """Download a data set, verify it, and keep it in the data folder."""
-    from fedsim.data import get
+    from fedsim.data import SOURCES, get
 
+    _check_name("data source", name, SOURCES)
     typer.echo(get(name))
 
 
@@ -251,6 +253,12 @@ def data_folder() -> None:
     from fedsim.data.store import data_folder
 
     typer.echo(data_folder())
+
+
+def _check_name(what: str, name: str, names: Collection[str]) -> None:
+    """Refuse a name that is not in a table."""
+    if name not in names:
+        raise ScenarioError(f"no {what} {name!r}; allowed: {', '.join(names)}{nearest(name, names)}")
 
 
 def _sources() -> dict[str, str]:
@@ -264,7 +272,12 @@ def _models() -> dict[str, str]:
     """Return the models."""
     from fedsim.models import MODELS
 
-    return {name: (build.__doc__ or "").partition("\n")[0].removeprefix("Return ") for name, build in MODELS.items()}
+    return {name: _first_paragraph(build.__doc__ or "").removeprefix("Return ") for name, build in MODELS.items()}
+
+
+def _first_paragraph(text: str) -> str:
+    """Return the first paragraph of a docstring in one line."""
+    return " ".join(text.strip().partition("\n\n")[0].split())
 
 
 def _strategies() -> dict[str, str]:
@@ -328,25 +341,21 @@ def _options(options: Mapping[str, object]) -> str:
 
 def _load(scenario: str, overrides: list[str] | None, seed: int | None) -> Loaded:
     """Return the scenario, checked against the tables."""
-    from attacks import ATTACKS
-    from fedsim.data import SOURCES
-    from strategies import MODS, STRATEGIES
+    from fedsim.tables import known
 
-    known = Known(
-        attacks={name: attack.game for name, attack in ATTACKS.items()},
-        strategies={name: row.options for name, row in STRATEGIES.items()},
-        mods={name: row.options for name, row in MODS.items()},
-        sources=SOURCES,
-    )
-    return load(scenario, overrides or (), seed, known=known)
+    return load(scenario, overrides or (), seed, known=known())
 
 
-def _recipes() -> "Recipes":
-    """Return how names in a scenario become Flower objects."""
-    from fedsim.engine import Recipes
-    from strategies import build_mods, build_strategy, min_clients
+def _check_device(device: Literal["cpu", "cuda", "mps"]) -> None:
+    """Refuse a device that this machine does not have, before anything is read or run."""
+    if device == "cpu":
+        return
+    import torch
 
-    return Recipes(build_strategy, build_mods, min_clients)
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[device]:
+        here = " or ".join(name for name, found in present.items() if found)
+        raise ScenarioError(f"device: got {device}, which torch does not find on this machine; here: {here}")
 
 
 @contextmanager

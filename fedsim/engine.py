@@ -5,10 +5,13 @@ kept.
 import hashlib
 import importlib.util
 import multiprocessing
+import signal
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -25,11 +28,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.apps import Bench, Outcome, Stock, bench, client_app, server_app
 from fedsim.attack import Signal
-from fedsim.errors import NotVisible, RunError, ScenarioError
+from fedsim.errors import NotVisible, RunError, ScenarioError, Stopped
 from fedsim.game import World
 from fedsim.grid import RUN_ID, LocalGrid, task_identity
 from fedsim.release import released
 from fedsim.scenario import Plugin, Scenario
+from fedsim.threads import pin, pinned
 from fedsim.transcript import PUBLIC, SERVER, Event, frozen, update_digest
 from fedsim.views import Ask, Floats, Public, Vantage, sees
 
@@ -72,9 +76,8 @@ class WorldResult:
     """What a world leaves behind.
 
     signals: probe name -> float64 [rows, ...]. not_visible: probe name -> why. utility: float64 [rounds + 1, 4]: train
-    accuracy, train loss, test
-    accuracy, test loss. transcript, model: SHA-256 of all messages, and of the final parameters. sights: vantage ->
-    messages by kind.
+    accuracy, train loss, test accuracy, test loss. transcript, model: SHA-256 of all messages, and of the final
+    parameters. sights: vantage -> messages by kind.
     """
 
     signals: Mapping[str, Floats]
@@ -83,6 +86,7 @@ class WorldResult:
     transcript: str
     model: str
     sights: Mapping[str, Mapping[str, int]]
+    carried: Mapping[str, bool]
 
 
 def public_facts(setup: Bench, world: World) -> Public:
@@ -116,12 +120,14 @@ def run_world(
     hidden: dict[str, str] = {}
     transcript = hashlib.sha256()
     sights: dict[str, Counter[str]] = {str(vantage): Counter() for vantage in job.vantages}
+    carried = dict.fromkeys(sights, False)
 
     def watch(event: Event) -> None:
         update_digest(transcript, event)
         for vantage in job.vantages:
             if sees(vantage, event):
                 sights[str(vantage)][event.kind] += 1
+                carried[str(vantage)] |= bool(event.arrays)
         for probe in probes:
             if probe.name not in hidden and sees(probe.vantage, event):
                 try:
@@ -159,6 +165,7 @@ def run_world(
         transcript=transcript.hexdigest(),
         model=model.hexdigest(),
         sights={name: dict(counts) for name, counts in sights.items()},
+        carried=carried,
     )
 
 
@@ -197,7 +204,7 @@ def _run_on_ray(world: World, setup: Bench, mods: list[Mod], server: ServerApp) 
 
 @lru_cache(maxsize=1)
 def _bench_from(path: str) -> Bench:
-    torch.set_num_threads(1)
+    pin()
     return Bench(**torch.load(path, weights_only=True))
 
 
@@ -208,7 +215,7 @@ _worker: dict[str, tuple[Job, Bench]] = {}  # what the initializer of a worker p
 
 
 def _start_worker(job: Job) -> None:
-    torch.set_num_threads(1)
+    pin()
     _worker["job"] = (job, bench(job.scenario, job.stock))
 
 
@@ -218,14 +225,16 @@ def _work(index: int) -> WorldResult:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread: the number of threads changes the order of sums, and so the bytes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _deaf_children() -> Iterator[None]:
+    """Let processes started inside the block ignore Ctrl-C: the parent hears it and ends them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        signal.signal(signal.SIGINT, before)
 
 
 def run_worlds(
@@ -238,7 +247,7 @@ def run_worlds(
     simulation engine.
     """
     if engine == "ray" or workers == 1 or len(indices) == 1:
-        with one_thread():
+        with pinned():
             setup = bench(job.scenario, job.stock)
             for index in indices:
                 yield index, run_world(job, index, setup, engine)
@@ -249,8 +258,14 @@ def run_worlds(
         context.set_forkserver_preload(["fedsim.engine"])
     pool = ProcessPoolExecutor(min(workers, len(indices)), context, _start_worker, (job,))
     try:
-        waiting = {pool.submit(_work, index): index for index in indices}
+        with _deaf_children():
+            waiting = {pool.submit(_work, index): index for index in indices}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
+    except BrokenProcessPool:
+        raise Stopped(
+            "a worker process died, often for want of memory; try fewer --workers (the same command goes on "
+            "where this stopped)"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

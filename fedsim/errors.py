@@ -9,5 +9,9 @@ class RunError(Exception):
     """The run itself failed: a client raised, a model diverged, the disk is full (exit code 3)."""
 
 
+class Stopped(RunError):
+    """The run stopped before its time, and the same command goes on where it stopped (exit code 3)."""
+
+
 class NotVisible(Exception):
     """What an attack needs did not cross its vantage: a result, not a failure."""

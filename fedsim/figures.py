@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fedsim.metrics import parse_metric, roc
-from fedsim.results import Band, Finding, Quantity, Results, read_evidence
+from fedsim.errors import ScenarioError
+from fedsim.metrics import Roc, parse_metric, roc
+from fedsim.results import RESULTS, Band, Finding, Quantity, Results, read_evidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def draw(record: Results, folder: Path) -> dict[str, Drawing]:
         drawings = {"attacks-auc": dots(record, "auc")}
         if tpr := tpr_metric(record.findings):
             drawings["attacks-tpr"] = dots(record, tpr)
-        for audit in dict.fromkeys(finding.audit for finding in record.findings if finding.status == "measured"):
+        for audit in dict.fromkeys(finding.audit for finding in record.findings if has_curve(finding)):
             drawings[f"roc-{audit}"] = roc_curves(record, audit, folder)
         drawings["accuracy"] = curves(record, "accuracy")
         drawings["loss"] = curves(record, "loss")
@@ -114,6 +115,11 @@ def tpr_metric(findings: Sequence[Finding]) -> str | None:
         if any(finding.metrics[metric].reason is None for finding in findings if metric in finding.metrics):
             return metric
     return None
+
+
+def has_curve(finding: Finding) -> bool:
+    """Return whether a finding has a ROC curve: it was measured, on members and on non-members."""
+    return finding.status == "measured" and finding.members > 0 and finding.non_members > 0
 
 
 def dots(record: Results, metric: str) -> Drawing:
@@ -177,7 +183,8 @@ def _dot(axes: "Axes", row: int, finding: Finding, found: Quantity | None, bound
 
 
 def _short(name: str, most: int = 26) -> str:
-    """The name, cut where it would leave no room for the figure."""
+    """The name, cut where it would leave no room for the figure; what cannot be printed would spoil the SVG."""
+    name = "".join(sign if sign.isprintable() else "�" for sign in name)
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
@@ -200,19 +207,17 @@ def _words(finding: Finding, found: Quantity | None) -> str:
 
 
 def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:
-    """ROC curves of one audit on logarithmic axes, each a staircase through the attainable points."""
+    """ROC curves of an audit that has any, on logarithmic axes, each a staircase through the attainable points."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter
 
     figure = Figure(figsize=(WIDTH, 5.0), layout="constrained")
     axes = figure.add_subplot()
-    findings = [finding for finding in record.findings if finding.audit == audit and finding.evidence is not None]
+    findings = [finding for finding in record.findings if finding.audit == audit and has_curve(finding)]
     findings.sort(key=lambda finding: -(finding.metrics["auc"].estimate or 0.0))
     floor, words = 1.0, []
     for index, finding in enumerate(findings):
-        assert finding.evidence is not None  # the list above holds no other
-        evidence = read_evidence(folder, finding.evidence)
-        curve = roc(evidence.scores[evidence.asked], evidence.members[evidence.asked])
+        curve = _roc(finding, folder)
         floor = min(floor, 1 / curve.false_positives[-1])
         stairs = np.append(np.diff(curve.false_positive_rate) > 0, True)  # the best point at each false-positive rate
         x = np.maximum(curve.false_positive_rate[stairs], 1e-9)  # a zero has no logarithm; this lies left of the axis
@@ -243,6 +248,20 @@ def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:
     axes.set_title(_short(f"{audit} ({findings[0].vantage})", 48))
     text = f"ROC curves on logarithmic axes, audit {audit}: {'; '.join(words)}."
     return Drawing(f"ROC curves of {audit}", text, figure)
+
+
+def _roc(finding: Finding, folder: Path) -> Roc:
+    """The ROC of a finding that has one, from its evidence."""
+    assert finding.evidence is not None  # since it was measured
+    evidence = read_evidence(folder, finding.evidence)
+    members = evidence.members[evidence.asked]
+    found, stated = (int(members.sum()), int((~members).sum())), (finding.members, finding.non_members)
+    if found != stated:
+        raise ScenarioError(
+            f"{folder / finding.evidence}: {found[0]} members and {found[1]} non-members were asked about here, "
+            f"but {RESULTS} says {stated[0]} and {stated[1]}"
+        )
+    return roc(evidence.scores[evidence.asked], members)
 
 
 def curves(record: Results, what: str) -> Drawing:

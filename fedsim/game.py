@@ -4,9 +4,9 @@ the truth.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ class Exam:
     targets: bool [w].
     references: bool [w, w], True where the row's world, as a target, may use the column's as a reference.
     blind: float64 [w, items, features], all that can be known without any model.
+    owner: int64 [items], the client each question is about; -1: nobody.
+    new_items: whether other questions of the kind could have been asked; False where these are all there are.
     quantity: float64 [w, items] for games with an amount, else None.
     facts: numbers to print beside the findings.
     """
@@ -59,6 +61,8 @@ class Exam:
     targets: Bools
     references: Bools
     blind: NDArray[np.float64]
+    owner: Rows
+    new_items: bool
     quantity: NDArray[np.float64] | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
 
@@ -92,11 +96,8 @@ def title(game: Game) -> str:
 
 
 def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
-    """Return which questions count [w, items]: those of target worlds, except records that the attacker owns itself."""
-    mask = np.repeat(exam.targets[:, None], exam.members.shape[1], axis=1)
-    if isinstance(exam.ask, RecordAsk):
-        mask &= ~np.isin(exam.ask.items.owner, sorted(vantage_clients))[None, :]
-    return mask
+    """Return which questions count [w, items]: those of target worlds, except what is about the attacker's own data."""
+    return exam.targets[:, None] & ~np.isin(exam.owner, sorted(vantage_clients))[None, :]
 
 
 def asked_from(ask: Ask, vantage_clients: frozenset[int]) -> Ask:
@@ -163,6 +164,8 @@ def _record_exam(kind: Kind, worlds: Rows, ask: RecordAsk, members: Bools) -> Ex
         targets=np.ones(len(worlds), dtype=bool),
         references=_everyone_else(len(worlds)),
         blind=np.broadcast_to(blind, (len(worlds), *blind.shape)),
+        owner=items.owner,
+        new_items=True,
     )
 
 
@@ -196,7 +199,7 @@ def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
 
 
 def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
-    """Worlds whose training population has one of two shares of a property; size and label mix are the same in all.
+    """Worlds whose training population has one of two shares of a property; size and label counts are the same in all.
 
     Victims and the attacker's own worlds draw from disjoint halves of the private rows.
     """
@@ -212,34 +215,51 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
     rng = generator(scenario.seed, "property", title(game))
     private = rng.permutation(victim_rows(pool))
     halves = private[: len(private) // 2], private[len(private) // 2 :]
+    mix = _evenly(pool.y[private])
     size = game.records or len(pool.candidates) // 2
-    label_share = np.bincount(pool.y[private], minlength=pool.classes) / len(private)
-    dealer = PARTITIONS[scenario.data.partition.scheme]
-    no, yes = game.shares
+    supplies = [_supply(pool, has, half) for half in halves]
+    for share in game.shares:
+        _require(mix, size, share, supplies)
+    no, yes = (round(share * size) for share in game.shares)
 
-    def rows(share: float, source: Rows) -> list[Rows]:
-        chosen = _stratified(pool, has, source, size, share, label_share, rng)
-        columns = {name: values[chosen] for name, values in pool.columns.items()}
-        owner = dealer(pool.y[chosen], columns, pool.clients, scenario.data.partition, rng)
+    def rows(holders: int, source: Rows) -> list[Rows]:
+        chosen = _stratified(pool, has, source, mix[:size], holders, rng)
+        scheme = scenario.data.partition.scheme
+        # Clients of a natural partition keep their names, whatever their size in this world.
+        owner = (
+            pool.owner[chosen]
+            if scheme == "natural"
+            else PARTITIONS[scheme](pool.y[chosen], {}, pool.clients, scenario.data.partition, rng)
+        )
         return _own(chosen, owner, pool.clients)
 
-    samples = [
-        _records(pool, _stratified(pool, has, pool.population, None, share, label_share, rng)) for share in game.shares
-    ]
-    ask = PropertyAsk(samples[0], samples[1])
+    public = _supply(pool, has, pool.population)
+    sample = min(_largest(mix, PROPERTY_SAMPLE, share, [public]) for share in game.shares)
+    if sample < 2:
+        raise ScenarioError(
+            f"audits: the {len(pool.population)} records of `data.population` are too few for public samples with "
+            f"shares of {game.shares[0]:g} and {game.shares[1]:g} of {game.column}={game.value}; "
+            "set `data.population` higher"
+        )
+    no_sample, yes_sample = (
+        _records(pool, _stratified(pool, has, pool.population, mix[:sample], round(share * sample), rng))
+        for share in game.shares
+    )
+    ask = PropertyAsk(no_sample, yes_sample)
     worlds: list[World] = []
     exams: list[Exam] = []
 
-    def exam(kind: Kind, shares: tuple[float, float], victims: int, own: int) -> None:
+    def exam(kind: Kind, holders: tuple[int, int], victims: int, own: int) -> None:
         first = len(worlds)
         secrets = generator(scenario.seed, "coins", title(game), kind).random(victims + own) < 0.5
         for w, secret in enumerate(secrets):
             name = f"{title(game)}-{kind}-{w:04d}"
-            worlds.append(_world(scenario, name, rows(shares[int(secret)], halves[int(w >= victims)])))
+            worlds.append(_world(scenario, name, rows(holders[int(secret)], halves[int(w >= victims)])))
         is_victim = np.arange(victims + own) < victims
         counts = np.stack(
             [np.bincount(pool.y[np.concatenate(world.rows)], minlength=pool.classes) for world in worlds[first:]]
         )
+        blind = np.concatenate([counts, counts.sum(axis=1, keepdims=True)], axis=1)
         exams.append(
             Exam(
                 kind=kind,
@@ -248,60 +268,85 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
                 members=secrets[:, None],
                 targets=is_victim,
                 references=is_victim[:, None] & ~is_victim[None, :],
-                blind=counts[:, None, :].astype(np.float64),
+                blind=blind[:, None, :].astype(np.float64),
+                owner=np.array([-1]),
+                new_items=True,
                 facts={"property_label_correlation": _correlation(has[private], pool.y[private])},
             )
         )
 
     exam("main", (no, yes), scenario.worlds, scenario.worlds)
-    exam("null", ((no + yes) / 2, (no + yes) / 2), scenario.worlds, scenario.worlds)
+    exam("null", ((no + yes) // 2, (no + yes) // 2), scenario.worlds, scenario.worlds)
     if scenario.controls.planted_worlds:
-        low, high = _extremes(pool, has, halves, size, label_share)
+        low, high = _extremes(mix[:size], supplies)
         exam("planted", (high, low) if no > yes else (low, high), scenario.worlds, scenario.worlds)
     return Draw(tuple(worlds), tuple(exams))
 
 
-def _stratified(
-    pool: Pool,
-    has: Bools,
-    source: Rows,
-    size: int | None,
-    share: float,
-    label_share: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> Rows:
-    """Return rows of `source` with exactly this share of the property and this label mix in both groups (size None: as
-    many as there are).
-    """
-    cells = {
-        (holds, label): rng.permutation(source[(has[source] == holds) & (pool.y[source] == label)])
-        for holds in (True, False)
-        for label in range(pool.classes)
-    }
-    part = {key: (share if key[0] else 1 - share) * label_share[key[1]] for key in cells}
-    possible = int(min(len(rows) / part[key] for key, rows in cells.items() if part[key] > 0))
-    wanted = min(possible, PROPERTY_SAMPLE) if size is None else size
-    if wanted > possible or wanted < 2:
+class _Supply(NamedTuple):
+    """How many records of each label [classes] there are with and without the property."""
+
+    holders: Rows
+    others: Rows
+
+
+def _supply(pool: Pool, has: Bools, source: Rows) -> _Supply:
+    holders, others = (
+        np.bincount(pool.y[source][has[source] == holds], minlength=pool.classes) for holds in (True, False)
+    )
+    return _Supply(holders, others)
+
+
+# Every world takes its labels from the start of one such list, and the holders of the property take the start of that:
+# no count can depend on the secret, and a share between two possible ones is always possible.
+def _evenly(labels: Rows) -> Rows:
+    """Return the labels in an order of which each piece has the mix of the whole, up to one record a label."""
+    counts = np.bincount(labels)
+    place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+    return np.repeat(np.arange(len(counts)), counts)[np.argsort(place, kind="stable")]
+
+
+def _enough(labels: Rows, available: Rows) -> bool:
+    return bool((np.bincount(labels, minlength=len(available)) <= available).all())
+
+
+def _largest(mix: Rows, size: int, share: float, supplies: Sequence[_Supply]) -> int:
+    """Return the largest number of records, `size` at most, of which this share can have the property."""
+    for wanted in range(min(size, len(mix)), 0, -1):
+        holders = round(share * wanted)
+        if all(
+            _enough(mix[:holders], supply.holders) and _enough(mix[holders:wanted], supply.others)
+            for supply in supplies
+        ):
+            return wanted
+    return 0
+
+
+def _require(mix: Rows, size: int, share: float, supplies: Sequence[_Supply]) -> None:
+    possible = _largest(mix, size, share, supplies)
+    if possible < size or size < 2:
         raise ScenarioError(
-            f"audits: a world with a share of {share:g} and this label mix can have at most {possible} records, "
-            f"not {wanted}; "
+            f"audits: a world with a share of {share:g} and this label mix can have at most {possible} records and "
+            f"needs at least 2, not {size}; "
             "set `records` of the property game lower, or `data.candidates` higher"
         )
-    chosen = [rows[: round(wanted * part[key])] for key, rows in cells.items()]
+
+
+def _stratified(pool: Pool, has: Bools, source: Rows, labels: Rows, holders: int, rng: np.random.Generator) -> Rows:
+    """Return rows of `source` with these labels, the first `holders` of them with the property, in random order."""
+    chosen = []
+    for holds, part in ((True, labels[:holders]), (False, labels[holders:])):
+        for label, count in enumerate(np.bincount(part, minlength=pool.classes)):
+            chosen.append(rng.permutation(source[(has[source] == holds) & (pool.y[source] == label)])[:count])
     return rng.permutation(np.concatenate(chosen))
 
 
-def _extremes(
-    pool: Pool, has: Bools, halves: tuple[Rows, Rows], size: int, label_share: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Return the smallest and the largest share of the property that a world of this size and label mix can have."""
-
-    def largest(holds: bool) -> float:
-        needed = size * label_share
-        counts = [np.bincount(pool.y[half][has[half] == holds], minlength=pool.classes) for half in halves]
-        return float(min(np.min(count[needed > 0] / needed[needed > 0]) for count in counts))
-
-    return max(0.0, 1 - largest(False)), min(1.0, largest(True))
+def _extremes(labels: Rows, supplies: Sequence[_Supply]) -> tuple[int, int]:
+    """Return the smallest and the largest number of holders of the property that worlds with these labels can have."""
+    numbers = range(len(labels) + 1)
+    low = next(n for n in numbers if all(_enough(labels[n:], supply.others) for supply in supplies))
+    high = next(n for n in reversed(numbers) if all(_enough(labels[:n], supply.holders) for supply in supplies))
+    return low, high
 
 
 def _correlation(has: Bools, labels: Rows) -> float:
@@ -319,6 +364,12 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
     """
     private = victim_rows(pool)
     each = max(len(pool.candidates) // (2 * pool.clients), 1)
+    if each * pool.clients > len(private):
+        raise ScenarioError(
+            f"audits: {pool.clients} clients with {each} records each need {each * pool.clients} private records, and "
+            f"there are {len(private)}; "
+            "use fewer clients or more candidates"
+        )
     rng = generator(scenario.seed, "labels", game.client)
     worlds: list[World] = []
     exams: list[Exam] = []
@@ -335,9 +386,10 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
             mine = shuffled[np.isin(pool.y[shuffled], np.flatnonzero(coins))][:each]
             if len(mine) < each:
                 raise ScenarioError(
-                    f"audits: client {game.client} should hold {each} records of the classes drawn for it, but "
-                    f"there are only {len(mine)}; "
-                    "use more clients or more candidates"
+                    f"audits: client {game.client} should hold {each} records of the classes drawn for it "
+                    f"({', '.join(pool.class_names[label] for label in np.flatnonzero(coins))}), but there are only "
+                    f"{len(mine)}; "
+                    "use more clients (each holds fewer records then), or set `data.background` higher"
                 )
             others = shuffled[~np.isin(shuffled, mine)]
             dealt = np.array_split(others[: each * (pool.clients - 1)], max(pool.clients - 1, 1))
@@ -358,6 +410,8 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),
             blind=np.broadcast_to(blind, (len(positions), *blind.shape)),
+            owner=np.full(pool.classes, game.client),
+            new_items=False,
             quantity=quantity,
         )
 

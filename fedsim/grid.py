@@ -3,6 +3,7 @@
 """
 
 import copy
+import itertools
 import logging
 import time
 import traceback
@@ -44,6 +45,7 @@ class LocalGrid(Grid):
             for node in range(1, clients + 1)
         }
         self._replies: dict[str, Message] = {}
+        self._names = itertools.count()
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -63,7 +65,7 @@ class LocalGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         names = []
         for message in messages:
-            name = f"{len(self._replies)}"
+            name = f"{next(self._names)}"
             self._replies[name] = self._handle(message)
             names.append(name)
         return names
@@ -86,8 +88,7 @@ class LocalGrid(Grid):
 
 class ScenarioGrid(Grid):
     """A Grid as one world needs it: it offers this round's cohort, tapes every message before a strategy can touch it,
-    and returns the
-    replies in the order of the clients (sums in floating point depend on it).
+    and returns the replies in the order of the clients (sums in floating point depend on it).
 
     inner: the Grid that delivers. roster: node id -> client. cohort: round -> the clients offered to the strategy for
     training.
@@ -160,14 +161,20 @@ class ScenarioGrid(Grid):
 
 
 def _event(number: int, kind: str, sender: str, receiver: str, content: RecordDict) -> Event:
-    arrays = {name: array.numpy() for record in content.array_records.values() for name, array in record.items()}
+    """Return all that a message carries. A model's arrays and the plain metrics keep their names; any other record is
+    part of the name, so that nothing hides behind an equal one.
+    """
+    arrays = {
+        name if record == ARRAYS else f"{record}/{name}": array.numpy()
+        for record, values in content.array_records.items()
+        for name, array in values.items()
+    }
     facts: dict[str, Fact] = {}
     for records in (content.metric_records, content.config_records):
-        for record in records.values():
-            for name, value in record.items():
-                values = value if isinstance(value, list) else [value]
-                plain = tuple(each for each in values if not isinstance(each, bytes))
-                facts[name] = plain if isinstance(value, list) or not plain else plain[0]
+        for record, values in records.items():
+            for name, value in values.items():
+                key = name if record in (METRICS, CONFIG) and name not in facts else f"{record}/{name}"
+                facts[key] = tuple(value) if isinstance(value, list) else value
     return Event(number, kind, sender, receiver, frozen(arrays), facts)
 
 

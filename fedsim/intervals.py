@@ -171,35 +171,20 @@ def exposure(scores: Floats, members: Bools, asked: Bools) -> Exposure:
 
 
 def most_exposed_tenth(scores: Floats, members: Bools, asked: Bools) -> Bools:
-    """Return which entries [worlds, items] to ask about so as to measure the most exposed tenth of the items.
+    """Return which items [items] are the tenth that these worlds separate best (largest AUC of their own).
 
-    For each world the items are those that the OTHER worlds separate best (mean rank of members minus that of
-    non-members), so being picked says nothing about the world in which the item is then measured. Give the result to
-    `measure` as `asked`.
+    Picked for being high here, so measure them in other worlds, and pick from scores in which those other worlds had no
+    part, not even as references.
 
     Args:
         scores: float64 [worlds, items].
         members: bool [worlds, items], the truth.
         asked: bool [worlds, items].
     """
-    ranks = np.zeros(scores.shape)
-    ranks[asked] = rankdata(scores[asked])
-    inside, outside = members & asked, ~members & asked
-    with np.errstate(divide="ignore", invalid="ignore"):
-        separation = np.divide(*_without_own(ranks, inside)) - np.divide(*_without_own(ranks, outside))
-    separation = np.where(asked & np.isfinite(separation), separation, -np.inf)
-    chosen = np.zeros(asked.shape, dtype=np.bool_)
-    for world, row in enumerate(separation):
-        known = row[np.isfinite(row)]
-        if known.size:
-            chosen[world] = row >= np.sort(known)[-int(np.ceil(known.size / 10))]
+    chosen = np.zeros(scores.shape[1], dtype=np.bool_)
+    known = exposure(scores, members, asked).items
+    chosen[known[: int(np.ceil(known.size / 10))]] = True
     return chosen
-
-
-def _without_own(ranks: Floats, which: Bools) -> tuple[Floats, Ints]:
-    """Sum of the ranks, and their number, over the other worlds, [worlds, items]."""
-    kept = ranks * which
-    return kept.sum(axis=0) - kept, which.sum(axis=0) - which
 
 
 def _measured(

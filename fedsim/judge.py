@@ -8,106 +8,106 @@ import numpy as np
 from scipy import stats
 
 from fedsim import results
-from fedsim.attack import Attack, score
-from fedsim.claims import any_verdict, bonferroni, verdict
+from fedsim.attack import Attack, Bools, score
+from fedsim.claims import bonferroni, deciding, verdict
 from fedsim.controls import AUC, CONFIDENCE, Found, blind_baseline, covers_chance, found_leak
 from fedsim.engine import WorldResult
 from fedsim.errors import NotVisible
 from fedsim.game import Exam, asked, asked_from
 from fedsim.intervals import Unresolved, exposure, measure, most_exposed_tenth
 from fedsim.metrics import DEFAULT_METRICS, Metric, parse_metric
-from fedsim.prepare import Attacks, Prepared, Trial, clients, probe_name
+from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial
 from fedsim.results import Evidence
-from fedsim.scenario import Audit, ClaimStatement
+from fedsim.scenario import ClaimStatement
 from fedsim.transcript import client
-from fedsim.views import Floats, RecordAsk, parse_vantage
+from fedsim.views import Floats, RecordAsk
 
 LEVEL = 0.95
 """Confidence of every interval that no claim sets otherwise."""
 MOST_EXPOSED = 10
 EXPOSED_WORLDS = 16
 """With fewer worlds many records are told apart perfectly by luck."""
-CARRIERS = {"train", "train-reply", "evaluate", "final"}  # kinds of message that carry parameters
+
+
+class Tried(NamedTuple):
+    """An attack's scores in one exam. signals: [worlds, rows, ...], zeros in worlds where it saw nothing."""
+
+    exam: Exam
+    signals: Floats
+    scores: Floats
+    asked: Bools
 
 
 class Scored(NamedTuple):
     """One attack of one audit: its finding, and the scores behind it (None where it saw nothing)."""
 
     finding: results.Finding
+    main: Tried | None
     evidence: Evidence | None
+
+
+class Questioned(NamedTuple):
+    """All that the findings of one audit share."""
+
+    prepared: Prepared
+    trial: Trial
+    each: PreparedAudit
+    left: Mapping[int, WorldResult]
+    blind: Found
 
 
 def findings(prepared: Prepared, trial: Trial, left: Mapping[int, WorldResult], attacks: Attacks) -> list[Scored]:
     """Return a finding for each attack of each audit of a trial."""
+    main, seed = trial.main, prepared.scenario.seed
     scored = []
-    for audit in trial.audits:
-        own = clients(parse_vantage(audit.vantage, prepared.pool.clients))
-        main = trial.draw.exams[0]
-        blind = blind_baseline(
-            main.blind,
-            main.members,
-            asked(main, own),
-            prepared.scenario.seed,
-            new_items=_new_items(attacks[audit.attacks[0]].game),
-        )
-        scored += [_finding(prepared, trial, audit, attacks[name], left, own, blind, attacks) for name in audit.attacks]
+    for each in trial.audits:
+        mask = asked(main, each.vantage.clients)
+        blind = blind_baseline(main.blind, main.members, mask, seed, new_items=main.new_items)
+        shared = Questioned(prepared, trial, each, left, blind)
+        scored += [_finding(shared, attacks[name]) for name in each.audit.attacks]
     return scored
 
 
-def _new_items(game: str) -> bool:
-    """Return whether other items could have been asked about; the classes of a task are all there are."""
-    return game != "labels"
+def _try(shared: Questioned, attack: Attack, exam: Exam) -> Tried | str:
+    """Return the scores of an attack in an exam, or why there are none.
 
-
-class _Tried(NamedTuple):
-    """An attack's scores in one exam, or why there are none."""
-
-    scores: Floats
-    members: np.ndarray
-    asked: np.ndarray
-    hidden: str | None
-
-
-def _try(
-    prepared: Prepared,
-    audit: Audit,
-    attack: Attack,
-    exam: Exam,
-    left: Mapping[int, WorldResult],
-    own: frozenset[int],
-    attacks: Attacks,
-) -> _Tried:
-    name = probe_name(parse_vantage(audit.vantage, prepared.pool.clients), exam, audit, attack.name, attacks)
-    mask = asked(exam, own)
-    hidden = sorted({left[int(w)].not_visible[name] for w in exam.worlds if name in left[int(w)].not_visible})
-    if hidden:
-        return _Tried(np.zeros(exam.members.shape), exam.members, mask, hidden[0])
-    signals = np.stack([left[int(w)].signals[name] for w in exam.worlds])
-    ask, seed = asked_from(exam.ask, own), prepared.scenario.seed
+    A world in which the attack saw nothing (its client was never drawn, say) is neither asked about nor a reference.
+    """
+    name = shared.each.probes[exam.kind, attack.name]
+    worlds = [shared.left[int(w)] for w in exam.worlds]
+    seen = np.array([name in world.signals for world in worlds])
+    if not seen.any():
+        return worlds[0].not_visible[name]
+    shape = next(world.signals[name].shape for world in worlds if name in world.signals)
+    signals = np.stack([world.signals.get(name, np.zeros(shape)) for world in worlds])
+    targets, references = exam.targets & seen, exam.references & seen[None, :]
+    fewest = int(references[targets].sum(axis=1).min()) if targets.any() else 0
+    if fewest < attack.min_references:
+        return f"it saw something in {seen.sum()} of {len(seen)} worlds, too few to serve as references"
+    mask = asked(exam, shared.each.vantage.clients) & seen[:, None]
     try:
-        scores = score(attack, signals, exam.members, exam.targets, exam.references, ask, seed)
+        scores = _score(shared, attack, exam, signals, targets, references)
     except NotVisible as reason:
-        return _Tried(np.zeros(exam.members.shape), exam.members, mask, str(reason))
-    return _Tried(scores, exam.members, mask, None)
+        return str(reason)
+    return Tried(exam, signals, scores, mask)
 
 
-def _finding(
-    prepared: Prepared,
-    trial: Trial,
-    audit: Audit,
-    attack: Attack,
-    left: Mapping[int, WorldResult],
-    own: frozenset[int],
-    blind: Found,
-    attacks: Attacks,
-) -> Scored:
-    main = trial.draw.exams[0]
-    tried = {exam.kind: _try(prepared, audit, attack, exam, left, own, attacks) for exam in trial.draw.exams}
+def _score(
+    shared: Questioned, attack: Attack, exam: Exam, signals: Floats, targets: Bools, references: Bools
+) -> Floats:
+    ask = asked_from(exam.ask, shared.each.vantage.clients)
+    return score(attack, signals, exam.members, targets, references, ask, shared.prepared.scenario.seed)
+
+
+def _finding(shared: Questioned, attack: Attack) -> Scored:
+    main = shared.trial.main
+    tried = {exam.kind: _try(shared, attack, exam) for exam in shared.trial.draw.exams}
     found = tried["main"]
-    nothing = results.Finding(
-        audit=audit.name,
+    mask = asked(main, shared.each.vantage.clients) if isinstance(found, str) else found.asked
+    unseen = results.Finding(
+        audit=shared.each.audit.name,
         game=attack.game,
-        vantage=audit.vantage,
+        vantage=shared.each.audit.vantage,
         attack=attack.name,
         title=attack.title,
         summary=attack.summary,
@@ -115,120 +115,154 @@ def _finding(
         paper=attack.paper,
         link=attack.link,
         status="not visible",
-        reason=found.hidden or "not measured yet",
-        members=int((found.members & found.asked).sum()),
-        non_members=int((~found.members & found.asked).sum()),
-        worlds=int(found.asked.any(axis=1).sum()),
+        reason=found if isinstance(found, str) else "replaced below",
+        members=int((main.members & mask).sum()),
+        non_members=int((~main.members & mask).sum()),
+        worlds=int(mask.any(axis=1).sum()),
         metrics={},
         slices={},
         controls={},
         exposed=(),
         evidence=None,
     )
-    if found.hidden is not None:
-        return Scored(nothing, None)
-    new_items = _new_items(attack.game)
-    metrics = {
-        metric.name: results.quantity(measure(metric, *found[:3], new_items=new_items), LEVEL)
-        for metric in DEFAULT_METRICS
-    }
+    if isinstance(found, str):
+        return Scored(unseen, None, None)
+    metrics = {metric.name: results.quantity(_measure(metric, found, LEVEL), LEVEL) for metric in DEFAULT_METRICS}
     amount = main.quantity if attack.estimates else None
     if amount is not None:
         error = parse_metric("mae")
-        metrics[error.name] = results.quantity(
-            measure(error, found.scores, amount, found.asked, new_items=new_items), LEVEL
-        )
-    null, planted = tried.get("null"), tried.get("planted")
-    null_arrays = null[:3] if null and null.hidden is None else (None, None, None)
-    planted_arrays = planted[:3] if planted and planted.hidden is None else (None, None, None)
-    evidence = Evidence(found.scores, found.members, found.asked, amount, *null_arrays, *planted_arrays)
+        wrong = measure(error, found.scores, amount, found.asked, new_items=main.new_items)
+        metrics[error.name] = results.quantity(wrong, LEVEL)
+    evidence = Evidence(
+        found.scores, main.members, found.asked, amount, *_arrays(tried.get("null")), *_arrays(tried.get("planted"))
+    )
     finding = dataclasses.replace(
-        nothing,
+        unseen,
         status="measured",
         reason=None,
         metrics=metrics,
-        slices=_slices(prepared, main, found),
+        slices=_slices(shared, attack, found),
         controls={
-            "null": _null(null, new_items),
-            "planted": _planted(planted, new_items),
-            "blind": _blind(blind, main),
+            "null": _null(tried.get("null")),
+            "planted": _planted(tried.get("planted")),
+            "blind": _blind(shared.blind, main),
         },
-        exposed=_exposed(prepared, main, found),
-        evidence=results.evidence_name(audit.name, attack.name),
+        exposed=_exposed(shared.prepared, found),
+        evidence=results.evidence_name(shared.each.audit.name, attack.name),
     )
-    return Scored(finding, evidence)
+    return Scored(finding, found, evidence)
 
 
-def _null(tried: _Tried | None, new_items: bool) -> results.Control:
-    found = _control_auc(tried, CONFIDENCE, "the data are too few for a null control", new_items)
-    passed = covers_chance(found)
+def _measure(metric: Metric, found: Tried, confidence: float, within: Bools | None = None) -> Found:
+    """Return a metric over the questions asked, or those of them that lie `within`."""
+    mask = found.asked if within is None else found.asked & within
+    members, new_items = found.exam.members, found.exam.new_items
+    return measure(metric, found.scores, members, mask, confidence=confidence, new_items=new_items)
+
+
+def _arrays(tried: Tried | str | None) -> tuple[Floats, Bools, Bools] | tuple[None, None, None]:
+    """Return scores, members and asked of a control, for the evidence."""
+    return (tried.scores, tried.exam.members, tried.asked) if isinstance(tried, Tried) else (None, None, None)
+
+
+def _null(tried: Tried | str | None) -> results.Control:
+    found = _control_auc(tried, CONFIDENCE, "There is no null control: no record was set aside for it.")
     words = {
         True: "on answers that have nothing to do with the training, its interval covers 0.5, as it must",
         False: "it sees a leak in answers that have nothing to do with the training: do not trust it here",
         None: "it did not run",
     }
-    return results.Control(results.quantity(found, CONFIDENCE), passed, words[passed])
+    return results.Control(results.quantity(found, CONFIDENCE), covers_chance(found), words[covers_chance(found)])
 
 
-def _planted(tried: _Tried | None, new_items: bool) -> results.Control:
-    found = _control_auc(tried, LEVEL, "the scenario asks for no planted worlds", new_items)
-    passed = found_leak(found)
+def _planted(tried: Tried | str | None) -> results.Control:
+    found = _control_auc(tried, LEVEL, "The scenario asks for no planted worlds.")
     words = {
         True: "in over-trained worlds with a planted leak it finds the leak",
         False: "it does not even find a planted leak: its silence means nothing",
         None: "it did not run",
     }
-    return results.Control(results.quantity(found, LEVEL), passed, words[passed])
+    return results.Control(results.quantity(found, LEVEL), found_leak(found), words[found_leak(found)])
 
 
 def _blind(found: Found, exam: Exam) -> results.Control:
-    passed = covers_chance(found)
     words = {
         True: "a classifier that sees the data and never a model is at chance, as it must be",
         False: "a classifier that never saw a model tells the answers apart: the worlds differ before any training",
         None: "it did not run",
     }
     extra = "".join(f"; {name.replace('_', ' ')} {value:.3f}" for name, value in exam.facts.items())
+    passed = covers_chance(found)
     return results.Control(results.quantity(found, CONFIDENCE), passed, words[passed] + extra)
 
 
-def _control_auc(tried: _Tried | None, confidence: float, absent: str, new_items: bool) -> Found:
-    if tried is None:
-        return Unresolved(absent[0].upper() + absent[1:] + ".")
-    if tried.hidden is not None:
-        return Unresolved(tried.hidden)
-    return measure(AUC, *tried[:3], confidence=confidence, new_items=new_items)
+def _control_auc(tried: Tried | str | None, confidence: float, absent: str) -> Found:
+    if not isinstance(tried, Tried):
+        return Unresolved(tried or absent)
+    return _measure(AUC, tried, confidence)
 
 
-def _slices(prepared: Prepared, exam: Exam, found: _Tried) -> dict[str, dict[str, results.Quantity]]:
-    if not isinstance(exam.ask, RecordAsk):
+def _slices(shared: Questioned, attack: Attack, found: Tried) -> dict[str, dict[str, results.Quantity]]:
+    """Return the metrics on the worst cases: mislabelled records, and the tenth that the attack separates best."""
+    if not isinstance(found.exam.ask, RecordAsk):
         return {}
-    masks = {"most_exposed_tenth": most_exposed_tenth(*found[:3])}
-    wrong = prepared.pool.mislabelled[prepared.pool.candidates]
+    masks = {}
+    exposed = _most_exposed(shared, attack, found)
+    if exposed is not None:
+        masks["most_exposed_tenth"] = exposed
+    wrong = shared.prepared.pool.mislabelled[shared.prepared.pool.candidates]
     if wrong.any():
-        masks["mislabelled"] = found.asked & wrong[None, :]
+        masks["mislabelled"] = np.broadcast_to(wrong, found.asked.shape)
     return {
         name: {
-            metric.name: results.quantity(measure(metric, found.scores, found.members, mask), LEVEL)
-            for metric in DEFAULT_METRICS[:3]
+            metric.name: results.quantity(_measure(metric, found, LEVEL, mask), LEVEL) for metric in DEFAULT_METRICS[:3]
         }
         for name, mask in masks.items()
     }
 
 
-def _exposed(prepared: Prepared, exam: Exam, found: _Tried) -> tuple[results.Exposed, ...]:
-    if not isinstance(exam.ask, RecordAsk) or len(exam.worlds) < EXPOSED_WORLDS:
+def _most_exposed(shared: Questioned, attack: Attack, found: Tried) -> Bools | None:
+    """Return the questions [worlds, items] about the most exposed tenth, None with too few worlds.
+
+    Picked in one half of the worlds and asked in the other, and the other way round. While picking, references come
+    from the same half, so that the worlds in which an item is measured had no part in its being picked.
+    """
+    usable = np.flatnonzero(found.asked.any(axis=1))
+    halves = usable[::2], usable[1::2]
+    if len(halves[1]) < max(attack.min_references + 1, 4):
+        return None
+    chosen = np.zeros(found.asked.shape, dtype=bool)
+    for own, other in (halves, halves[::-1]):
+        inside = np.isin(np.arange(len(found.asked)), own)
+        scores = found.scores
+        if attack.min_references:
+            references = found.exam.references & inside[None, :]
+            scores = _score(shared, attack, found.exam, found.signals, inside, references)
+        picked = most_exposed_tenth(scores[own], found.exam.members[own], found.asked[own])
+        chosen[other] = picked[None, :]
+    return chosen
+
+
+def _exposed(prepared: Prepared, found: Tried) -> tuple[results.Exposed, ...]:
+    if not isinstance(found.exam.ask, RecordAsk) or found.asked.any(axis=1).sum() < EXPOSED_WORLDS:
         return ()
-    owner = prepared.pool.owner[prepared.pool.candidates]
-    each = exposure(*found[:3])
+    rows = prepared.pool.candidates
+    each = exposure(found.scores, found.exam.members, found.asked)
     return tuple(
-        results.Exposed(int(item), client(int(owner[item])), float(auc))
-        for item, auc in list(zip(each.items, each.auc, strict=True))[:MOST_EXPOSED]
+        results.Exposed(
+            int(item),
+            int(prepared.pool.source_rows[rows[item]]),
+            client(int(prepared.pool.owner[rows[item]])),
+            float(auc),
+        )
+        for item, auc in zip(each.items[:MOST_EXPOSED], each.auc[:MOST_EXPOSED], strict=True)
     )
 
 
 def claim(statement: ClaimStatement, scored: Sequence[Scored]) -> results.Claim:
-    """Return the verdict on a claim from the findings of its audit."""
+    """Return the verdict on a claim from the findings of its audit; of several attacks the one that decides it
+    speaks.
+    """
     metric = parse_metric(statement.metric)
     concerned = [
         each
@@ -238,41 +272,37 @@ def claim(statement: ClaimStatement, scored: Sequence[Scored]) -> results.Claim:
     confidence = bonferroni(statement.confidence, len(concerned))
     measured = [_claimed(metric, each, confidence) for each in concerned]
     verdicts = [
-        verdict(found, statement.at_most, null_ok=_sound(each.finding), planted_ok=_passed(each.finding, "planted"))
+        verdict(
+            found,
+            statement.at_most,
+            null=_passed(each.finding, "null"),
+            planted=_passed(each.finding, "planted"),
+            blind=_passed(each.finding, "blind"),
+        )
         for found, each in zip(measured, concerned, strict=True)
     ]
-    final = any_verdict(verdicts) if len(verdicts) > 1 else verdicts[0]
-    known = [found for found in measured if not isinstance(found, Unresolved)]
-    worst = max(known, key=lambda found: found.low, default=None)
-    stated = results.ClaimStated(**statement.model_dump())
+    place = deciding(verdicts, measured)
+    found, final = measured[place], verdicts[place]
+    speaker = f"{concerned[place].finding.attack}: " if statement.attack == "any" else ""
     return results.Claim(
-        claim=stated,
+        claim=results.ClaimStated(**statement.model_dump()),
         sentence=f"{statement.audit}: {_sentence(statement)}",
         status=final.status,
-        estimate=worst.estimate if worst else None,
-        low=worst.low if worst else None,
-        high=worst.high if worst else None,
-        reason=final.reason,
+        estimate=None if isinstance(found, Unresolved) else found.estimate,
+        low=None if isinstance(found, Unresolved) else found.low,
+        high=None if isinstance(found, Unresolved) else found.high,
+        reason=speaker + final.reason,
     )
 
 
 def _claimed(metric: Metric, scored: Scored, confidence: float) -> Found:
-    evidence = scored.evidence
-    if evidence is None:
-        return Unresolved(f"Attack {scored.finding.attack} cannot run here: {scored.finding.reason}")
-    new_items = _new_items(scored.finding.game)
-    return measure(
-        metric, evidence.scores, evidence.members, evidence.asked, confidence=confidence, new_items=new_items
-    )
+    if scored.main is None:
+        return Unresolved(f"Attack {scored.finding.attack} cannot run here: {scored.finding.reason}.")
+    return _measure(metric, scored.main, confidence)
 
 
-def _passed(finding: results.Finding, control: str) -> bool:
-    return control in finding.controls and finding.controls[control].passed is True
-
-
-def _sound(finding: results.Finding) -> bool:
-    """A verdict may rest on it unless a control shows a leak where there is none."""
-    return all(finding.controls[name].passed is not False for name in ("null", "blind") if name in finding.controls)
+def _passed(finding: results.Finding, control: str) -> bool | None:
+    return finding.controls[control].passed if control in finding.controls else None
 
 
 def _sentence(statement: ClaimStatement) -> str:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from fedsim.apps import Bench, bench
 from fedsim.attack import score
-from fedsim.engine import Job, Recipes, WorldResult, one_thread, run_world
+from fedsim.engine import Job, Recipes, WorldResult, run_world
 from fedsim.errors import NotVisible
 from fedsim.game import World, asked, asked_from
-from fedsim.prepare import Attacks, Prepared, Trial, clients, prepare, probe_name
+from fedsim.prepare import Attacks, Prepared, Trial, prepare
 from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
-from fedsim.views import Floats, parse_vantage
+from fedsim.threads import pinned
+from fedsim.views import Floats
 
 START_AND_REPORT_SECONDS = 9.0  # worker processes import torch and Flower; figures are drawn
 PROCESS_BYTES = 450 * 2**20  # a process with torch and Flower loaded
@@ -43,7 +43,7 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int) -> Pl
     prepared = prepare(loaded, attacks, recipes)
     worlds = [world for trial in prepared.trials for world in trial.draw.worlds]
     parallel = alone = 0.0
-    with threadpool_limits(1):
+    with pinned():
         for trial in prepared.trials:
             training, measured = _world_seconds(trial.job)
             parallel += training
@@ -75,25 +75,21 @@ class _Speed(NamedTuple):
 
 def _world_seconds(job: Job) -> tuple[float, dict[str, Floats]]:
     """Return the processor seconds of all worlds of a job, and one signal of each probe, from short runs of one world
-    of
-    each recipe.
+    of each recipe.
     """
     total = 0.0
     signals: dict[str, Floats] = {}
     remaining = list(range(len(job.worlds)))
-    with one_thread():
-        setup = bench(job.scenario, job.stock)
-        while remaining:
-            first = job.worlds[remaining[0]]
-            alike = [
-                i
-                for i in remaining
-                if (job.worlds[i].federation, job.worlds[i].model) == (first.federation, first.model)
-            ]
-            speed = _speed(job, alike[0], setup)
-            total += len(alike) * (speed.once + speed.a_round * first.federation.rounds)
-            signals |= speed.left.signals
-            remaining = [i for i in remaining if i not in alike]
+    setup = bench(job.scenario, job.stock)
+    while remaining:
+        first = job.worlds[remaining[0]]
+        alike = [
+            i for i in remaining if (job.worlds[i].federation, job.worlds[i].model) == (first.federation, first.model)
+        ]
+        speed = _speed(job, alike[0], setup)
+        total += len(alike) * (speed.once + speed.a_round * first.federation.rounds)
+        signals |= speed.left.signals
+        remaining = [i for i in remaining if i not in alike]
     return total, signals
 
 
@@ -118,14 +114,11 @@ def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measure
     signal.
     """
     total, seed = 0.0, prepared.scenario.seed
-    for audit in trial.audits:
-        own = clients(parse_vantage(audit.vantage, prepared.pool.clients))
+    for each in trial.audits:
         for exam in trial.draw.exams:
             one = np.arange(len(exam.targets)) == np.flatnonzero(exam.targets)[0]
-            for name in audit.attacks:
-                signal = measured.get(
-                    probe_name(parse_vantage(audit.vantage, prepared.pool.clients), exam, audit, name, attacks)
-                )
+            for name in each.audit.attacks:
+                signal = measured.get(each.probes[exam.kind, name])
                 if signal is None:
                     continue
                 noise = generator(seed, "plan").standard_normal((len(one), *signal.shape)) * 1e-3
@@ -137,7 +130,7 @@ def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measure
                         exam.members,
                         one,
                         exam.references,
-                        asked_from(exam.ask, own),
+                        asked_from(exam.ask, each.vantage.clients),
                         seed,
                     )
                 total += (time.perf_counter() - start) * int(exam.targets.sum())
@@ -148,14 +141,14 @@ def _resolution(prepared: Prepared) -> tuple[str, ...]:
     """Say what false-positive rate each audit can quote."""
     lines = []
     for trial in prepared.trials:
-        main = trial.draw.exams[0]
-        for audit in trial.audits:
-            mask = asked(main, clients(parse_vantage(audit.vantage, prepared.pool.clients)))
-            without = int((mask & ~main.members).sum())
+        for each in trial.audits:
+            mask = asked(trial.main, each.vantage.clients)
+            without = int((mask & ~trial.main.members).sum())
             lines.append(
-                f"{audit.name}: {int(mask.sum()) - without} member and {without} non-member answers over "
-                f"{int(mask.any(axis=1).sum())} worlds; "
-                f"a true-positive rate can be quoted down to a false-positive rate of {10 / max(without, 1):.2g}"
+                f"{each.audit.name}: {int(mask.sum()) - without} member and {without} non-member answers over "
+                f"{int(mask.any(axis=1).sum())} worlds; a true-positive rate can be quoted down to a "
+                "false-positive rate "
+                f"of {10 / max(without, 1):.2g}"
             )
     return tuple(lines)
 

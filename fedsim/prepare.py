@@ -8,13 +8,24 @@ from fedsim.attack import Attack
 from fedsim.data import Dataset, Pool, draw_pool, load_dataset
 from fedsim.engine import Job, Probe, Recipes
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, Exam, asked_from, draw, title
+from fedsim.game import Draw, Exam, asked, asked_from, draw, title
 from fedsim.randomness import generator
 from fedsim.scenario import Audit, Scenario
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
 
 Attacks = Mapping[str, Attack]
+ProbeKey = tuple[str, str]
+"""(kind of exam, attack)."""
+
+
+@dataclass(frozen=True)
+class PreparedAudit:
+    """An audit, its vantage, and the name of the probe that measures each attack's signal in each exam."""
+
+    audit: Audit
+    vantage: Vantage
+    probes: Mapping[ProbeKey, str]
 
 
 @dataclass(frozen=True)
@@ -22,8 +33,13 @@ class Trial:
     """One game: its worlds and exams, the audits that share them, and the job that runs them."""
 
     draw: Draw
-    audits: tuple[Audit, ...]
+    audits: tuple[PreparedAudit, ...]
     job: Job
+
+    @property
+    def main(self) -> Exam:
+        """The exam that is not a control."""
+        return self.draw.exams[0]
 
 
 @dataclass(frozen=True)
@@ -44,63 +60,71 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     _check_strategy(scenario, recipes)
     dataset: Dataset = load_dataset(scenario.data, loaded.path.parent)
     pool = draw_pool(dataset, scenario.data, generator(scenario.seed, "pool"))
-    by_game: dict[str, list[Audit]] = {}
-    for audit in scenario.audits:
-        by_game.setdefault(title(audit.game), []).append(audit)
-    trials = []
-    for audits in by_game.values():
-        vantages = {audit.name: parse_vantage(audit.vantage, pool.clients) for audit in audits}
-        watchers = frozenset[int]().union(*(clients(vantage) for vantage in vantages.values()))
-        worlds = draw(scenario, pool, audits[0].game, watchers)
-        probes = {}
-        for audit in audits:
-            for exam in worlds.exams:
-                for name in audit.attacks:
-                    _check_references(audit, attacks[name], exam)
-                    probe = _probe(vantages[audit.name], exam, audit, name, attacks)
-                    probes[probe.name] = probe
-        job = Job(
-            scenario=scenario,
-            stock=stock(pool),
-            worlds=worlds.worlds,
-            probes=tuple(probes.values()),
-            vantages=tuple(dict.fromkeys(vantages.values())),
-            recipes=recipes,
-        )
-        trials.append(Trial(worlds, tuple(audits), job))
-    return Prepared(scenario, pool, tuple(trials))
+    by_game: dict[str, list[tuple[int, Audit]]] = {}
+    for number, audit in enumerate(scenario.audits):
+        by_game.setdefault(title(audit.game), []).append((number, audit))
+    return Prepared(
+        scenario, pool, tuple(_trial(scenario, pool, audits, attacks, recipes) for audits in by_game.values())
+    )
 
 
-def clients(vantage: Vantage) -> frozenset[int]:
-    """Return the clients in a vantage."""
-    return frozenset(int(party.removeprefix("client:")) for party in vantage.parties if party.startswith("client:"))
-
-
-def probe_name(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks) -> str:
-    """Return the name of the probe that measures an attack's signal; attacks of an audit with the same signal share
-    one.
-    """
-    first = next(name for name in audit.attacks if attacks[name].signal is attacks[attack].signal)
-    return f"{vantage}/{exam.kind}/{audit.name}/{first}"
+def _trial(
+    scenario: Scenario, pool: Pool, audits: list[tuple[int, Audit]], attacks: Attacks, recipes: Recipes
+) -> Trial:
+    vantages = [parse_vantage(audit.vantage, pool.clients) for _, audit in audits]
+    watchers = frozenset[int]().union(*(vantage.clients for vantage in vantages))
+    worlds = draw(scenario, pool, audits[0][1].game, watchers)
+    for world in worlds.worlds:
+        if not any(len(rows) for rows in world.rows):
+            raise ScenarioError(
+                f"data.candidates: the coins leave world {world.name} without a single record; use more"
+            )
+    probes: dict[str, Probe] = {}
+    prepared = []
+    for (number, audit), vantage in zip(audits, vantages, strict=True):
+        if not asked(worlds.exams[0], vantage.clients).any():
+            raise ScenarioError(
+                f"audits.{number}.vantage: {audit.vantage} owns every record that could be asked about, so "
+                "nothing is left to ask"
+            )
+        names: dict[ProbeKey, str] = {}
+        for exam in worlds.exams:
+            for attack in audit.attacks:
+                _check_references(number, audit, attacks[attack], exam)
+                probe = _probe(vantage, exam, audit, attack, attacks)
+                probes[probe.name] = probe
+                names[exam.kind, attack] = probe.name
+        prepared.append(PreparedAudit(audit, vantage, names))
+    job = Job(
+        scenario=scenario,
+        stock=stock(pool),
+        worlds=worlds.worlds,
+        probes=tuple(probes.values()),
+        vantages=tuple(dict.fromkeys(vantages)),
+        recipes=recipes,
+    )
+    return Trial(worlds, tuple(prepared), job)
 
 
 def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks) -> Probe:
+    """Return the probe of an attack's signal; attacks of an audit with the same signal share one."""
+    first = next(name for name in audit.attacks if attacks[name].signal is attacks[attack].signal)
     return Probe(
-        name=probe_name(vantage, exam, audit, attack, attacks),
+        name=f"{vantage}/{exam.kind}/{audit.name}/{first}",
         vantage=vantage,
-        ask=asked_from(exam.ask, clients(vantage)),
+        ask=asked_from(exam.ask, vantage.clients),
         signal=attacks[attack].signal,
         worlds=frozenset(int(world) for world in exam.worlds),
     )
 
 
-def _check_references(audit: Audit, attack: Attack, exam: Exam) -> None:
-    available = int(exam.references[exam.targets].sum(axis=1).min())
-    if exam.kind == "main" and available < attack.min_references:
+def _check_references(number: int, audit: Audit, attack: Attack, exam: Exam) -> None:
+    available = int(exam.references[exam.targets].sum(axis=1).min()) if exam.targets.any() else 0
+    if available < attack.min_references:
+        key = "controls.planted_worlds" if exam.kind == "planted" else "worlds"
         raise ScenarioError(
-            f"worlds: attack {attack.name!r} of audit {audit.name!r} needs {attack.min_references} reference "
-            f"worlds, and there are {available}; "
-            f"set worlds to {attack.min_references + 1} or more"
+            f"{key}: attack {attack.name!r} of audits.{number} ({audit.name}) needs {attack.min_references} reference "
+            f"worlds, and there are {available}; set {key} to {attack.min_references + 1} or more"
         )
 
 
@@ -109,15 +133,9 @@ def _check_strategy(scenario: Scenario, recipes: Recipes) -> None:
     federation = scenario.federation
     needed = recipes.min_clients(federation.strategy)
     wanted = federation.clients_per_round
-    cohort = (
-        scenario.data.clients
-        if wanted is None
-        else wanted
-        if isinstance(wanted, int)
-        else wanted * scenario.data.clients
-    )
+    cohort = wanted if isinstance(wanted, int) else scenario.data.clients
     if cohort < needed:
         raise ScenarioError(
-            f"federation.strategy: {federation.strategy.name} with these options needs at least {needed} "
-            f"clients a round, and there are {cohort:g}"
+            f"federation.strategy: {federation.strategy.name} with these options needs at least {needed} clients a "
+            f"round, and there are {cohort}"
         )

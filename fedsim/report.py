@@ -1,17 +1,19 @@
 """The report of a run, made from its results and evidence alone: one HTML page that works offline, and figure files."""
 
 import base64
-import os
 import re
+import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fedsim.figures import Drawing, draw, label, to_pdf, to_svg, tpr_metric
+from fedsim.errors import RunError, ScenarioError
+from fedsim.figures import Drawing, draw, has_curve, label, to_pdf, to_svg, tpr_metric
 from fedsim.metrics import parse_metric
-from fedsim.results import Claim, Exposed, Finding, GameName, Json, Quantity, Results, Sight, read
+from fedsim.results import FULL, Claim, Exposed, Finding, GameName, Json, Quantity, Results, Sight, read
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -70,6 +72,16 @@ class Cell(NamedTuple):
     note: int | None
 
 
+class Count(NamedTuple):
+    """How much the attacks of an audit were asked."""
+
+    audit: str
+    attacks: tuple[str, ...]
+    members: int
+    non_members: int
+    worlds: int
+
+
 class Measures(NamedTuple):
     """The table of every metric of every finding, with notes."""
 
@@ -85,19 +97,41 @@ def write_report(folder: Path) -> Path:
         folder: a finished run. Existing reports are replaced.
 
     Raises:
-        ScenarioError: the results or the evidence are missing or damaged.
+        ScenarioError: the results or the evidence are missing or damaged, or the folder cannot be written.
+        RunError: the disk is full.
     """
     record = read(folder)
     drawings = draw(record, folder)
     pictures = {name: to_svg(drawing.figure) for name, drawing in drawings.items()}
-    (folder / FIGURES).mkdir(exist_ok=True)
-    for name, drawing in drawings.items():
-        (folder / FIGURES / f"{name}.svg").write_text(pictures[name], encoding="utf-8")
-        (folder / FIGURES / f"{name}.pdf").write_bytes(to_pdf(drawing.figure))
-    partial = folder / f".{REPORT}.partial"
-    partial.write_text(_page(record, drawings, pictures), encoding="utf-8")
-    os.replace(partial, folder / REPORT)
+    files = {f"{FIGURES}/{name}.svg": svg.encode() for name, svg in pictures.items()}
+    files |= {f"{FIGURES}/{name}.pdf": to_pdf(drawing.figure) for name, drawing in drawings.items()}
+    write_all(folder, files | {REPORT: _page(record, drawings, pictures).encode()})
     return folder / REPORT
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write all files (path in the folder -> content), under other names first, so that none is ever half there.
+
+    Raises:
+        ScenarioError: the folder cannot be written.
+        RunError: the disk is full.
+    """
+    partial = folder / f".{REPORT}.{secrets.token_hex(4)}.partial"
+    try:
+        for path in (partial, partial / FIGURES):
+            path.mkdir()
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        (folder / FIGURES).mkdir(exist_ok=True)
+        for name in files:
+            (partial / name).replace(folder / name)
+    except OSError as error:
+        if error.errno in FULL:
+            raise RunError(f"cannot write {REPORT} and {FIGURES}/: {error.strerror}; nothing of it was kept") from None
+        where = str(error.filename2 or error.filename).replace(str(partial), str(folder))
+        raise ScenarioError(f"cannot write {REPORT} and {FIGURES}/: {where}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def render(record: Results, folder: Path) -> str:
@@ -128,7 +162,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         sources={name: _data_address(svg) for name, svg in pictures.items()},
         headline=headline(record.claims, record.findings),
         signs=STATUS_SIGNS,
-        secrets=secrets(record),
+        coins=coins(record),
         scale=scale(record.findings),
         contrast=contrast(record.findings),
         setting=setting(record),
@@ -136,6 +170,9 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         kind_names=KINDS,
         tpr=tpr_metric(record.findings),
         grids=grids(record.findings),
+        rocs=[name for name in drawings if name.startswith("roc-")],
+        curveless=[finding for finding in record.findings if finding.status == "measured" and not has_curve(finding)],
+        counts=counts(record.findings),
         measures=measures(record.findings),
         controls=CONTROLS,
         words=GAMES,
@@ -180,7 +217,7 @@ def headline(claims: Sequence[Claim], findings: Sequence[Finding]) -> str:
     return ", ".join([f"{count} of {noun} {status}", *rest])
 
 
-def secrets(record: Results) -> list[str]:
+def coins(record: Results) -> list[str]:
     """Return a paragraph for each game that was played: what the coins decided, and what the attacker is asked."""
     effective, worlds = record.scenario.effective, record.federation.worlds
     return list(dict.fromkeys(_secret(audit["game"], effective, worlds) for audit in effective["audits"]))
@@ -326,6 +363,16 @@ def grids(findings: Sequence[Finding]) -> list[Grid]:
     return tables
 
 
+def counts(findings: Sequence[Finding]) -> list[Count]:
+    """Return how many members, non-members and worlds each audit asked about; equal counts share a row."""
+    rows: dict[tuple[str, int, int, int], list[str]] = {}
+    for finding in findings:
+        if finding.status == "measured":
+            key = (finding.audit, finding.members, finding.non_members, finding.worlds)
+            rows.setdefault(key, []).append(finding.attack)
+    return [Count(audit, tuple(attacks), *numbers) for (audit, *numbers), attacks in rows.items()]
+
+
 def measures(findings: Sequence[Finding]) -> Measures:
     """Return every metric of every finding and of its slices; equal reasons for a missing number share a note."""
     rows = [
@@ -366,10 +413,10 @@ def exposed(findings: Sequence[Finding], most: int = 10) -> list[tuple[Finding, 
     return [(finding, finding.exposed[:most]) for finding in strongest.values()]
 
 
-def resolution(findings: Sequence[Finding]) -> list[tuple[str, int, str]]:
-    """Return, for each audit, how many non-members it has and the smallest false-positive rate they resolve."""
+def resolution(findings: Sequence[Finding]) -> list[tuple[str, int, str | None]]:
+    """Return, for each audit, its number of non-members and the smallest false-positive rate they resolve, if any."""
     noes: dict[str, int] = {}
     for finding in findings:
         if finding.status == "measured":
             noes[finding.audit] = max(noes.get(finding.audit, 0), finding.non_members)
-    return [(audit, count, percent(min(10 / count, 1.0)) if count else "none") for audit, count in noes.items()]
+    return [(audit, count, percent(10 / count) if count > 10 else None) for audit, count in noes.items()]

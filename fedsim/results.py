@@ -22,7 +22,9 @@ from pydantic.dataclasses import dataclass as validated
 
 from fedsim.errors import RunError, ScenarioError
 from fedsim.intervals import Measured, Unresolved
+from fedsim.metrics import parse_metric
 from fedsim.scenario import Name
+from fedsim.scenario import Scenario as Asked
 
 SCHEMA: Final = "fedsim.results/1"
 RESULTS = "results.json"
@@ -119,6 +121,11 @@ class Federation:
     transcripts: tuple[str, ...]
     sights: tuple[Sight, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a federation of nobody."""
+        if not self.clients:
+            raise ValueError("a federation has at least one client")
+
 
 @validated(frozen=True, config=STRICT)
 class Band:
@@ -164,7 +171,8 @@ class Control:
 class Exposed:
     """An item the attack tells apart well across worlds; `owner` is a party such as "client:3"."""
 
-    item: int
+    item: int  # column of the evidence
+    source_row: int  # row of the record in the source, from 0
     owner: str
     auc: float
 
@@ -201,6 +209,10 @@ class Finding:
             self.evidence is not None
         ):
             raise ValueError("a finding is measured and has evidence, or gives the reason why not")
+        if self.status == "measured" and "auc" not in self.metrics:
+            raise ValueError("a measured finding has at least the metric auc")
+        for name in [*self.metrics, *(name for part in self.slices.values() for name in part)]:
+            parse_metric(name)
 
 
 @validated(frozen=True, config=STRICT)
@@ -212,6 +224,10 @@ class ClaimStated:
     metric: str
     at_most: float
     confidence: float
+
+    def __post_init__(self) -> None:
+        """Refuse a metric that does not exist."""
+        parse_metric(self.metric)
 
 
 @validated(frozen=True, config=STRICT)
@@ -298,13 +314,17 @@ def read(folder: Path) -> Results:
         text = path.read_bytes()
     except OSError as error:
         raise ScenarioError(f"{path}: no results here ({error.strerror}); give the folder of a finished run") from None
+    at: tuple[str, ...] = ()
     try:
-        return TypeAdapter(Results).validate_json(text)
+        record = TypeAdapter(Results).validate_json(text)
+        at = ("scenario", "effective")
+        Asked.model_validate_json(json.dumps(record.scenario.effective))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
+        where = ".".join(str(part) for part in (*at, *first["loc"])) or "file"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ScenarioError(f"{path}: not a {SCHEMA} record: {where}: {first['msg']}{more}") from None
+    return record
 
 
 def _plain(value: object) -> object:
@@ -343,19 +363,10 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
     """Write `evidence` as an npz of plain arrays; equal arrays, equal bytes.
 
     Raises:
-        ValueError: arrays of one experiment differ in shape, or one holds anything but float64 or bool.
+        ValueError: arrays of one experiment differ in shape, or one holds anything but finite float64 or bool.
     """
+    _check(evidence)
     arrays = {field.name: getattr(evidence, field.name) for field in fields(evidence)}
-    for prefix in ("", "null_", "planted_"):
-        group = [array for name in ("scores", "members", "asked") if (array := arrays[prefix + name]) is not None]
-        if len({array.shape for array in group}) > 1:
-            raise ValueError(
-                f"{prefix}scores, members and asked must share one shape, got {[array.shape for array in group]}"
-            )
-    for name, array in arrays.items():
-        wanted = np.bool_ if name.endswith(("members", "asked")) else np.float64
-        if array is not None and array.dtype != wanted:
-            raise ValueError(f"{name} must be {wanted.__name__}, got {array.dtype}")
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         path, **{name: array for name, array in arrays.items() if array is not None}
@@ -366,16 +377,51 @@ def read_evidence(folder: Path, name: str) -> Evidence:
     """Return the evidence called `name` (as a finding states it) of the run in `folder`.
 
     Raises:
-        ScenarioError: the name leads out of the folder, or the file is missing or damaged.
+        ScenarioError: the name leads out of the folder, or the file is missing, damaged, or not what
+            `write_evidence` writes.
     """
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if "\0" in name or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise ScenarioError(f"{folder / RESULTS}: evidence {name!r} lies outside the run folder")
+    path = folder / name
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return Evidence(**{key: file[key] for key in file.files})
+            arrays = {key: file[key] for key in file.files}
     except Exception as error:  # zipfile, zlib, struct and numpy all have their own for a damaged file
         raise ScenarioError(f"{path}: cannot read this evidence: {error}") from None
+    known, needed = {field.name for field in fields(Evidence)}, {"scores", "members", "asked"}
+    if not needed <= set(arrays) <= known:
+        raise ScenarioError(
+            f"{path}: not the evidence of an attack: expected the arrays {', '.join(sorted(needed))}, "
+            f"got {', '.join(sorted(arrays)) or 'none'}"
+        )
+    evidence = Evidence(**arrays)
+    try:
+        _check(evidence)
+    except ValueError as error:
+        raise ScenarioError(f"{path}: not the evidence of an attack: {error}") from None
+    return evidence
+
+
+def _check(evidence: Evidence) -> None:
+    """Raise ValueError where arrays of one experiment do not fit together."""
+    arrays = {field.name: array for field in fields(evidence) if (array := getattr(evidence, field.name)) is not None}
+    for name, array in arrays.items():
+        wanted = np.bool_ if name.endswith(("members", "asked")) else np.float64
+        if array.dtype != wanted:
+            raise ValueError(f"{name} must be {wanted.__name__}, got {array.dtype}")
+        if array.ndim != 2:
+            raise ValueError(f"{name} must be [worlds, items], got {array.ndim} axes")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    experiments = (
+        ("scores", "members", "asked", "quantity"),
+        ("null_scores", "null_members", "null_asked"),
+        ("planted_scores", "planted_members", "planted_asked"),
+    )
+    for names in experiments:
+        shapes = {name: arrays[name].shape for name in names if name in arrays}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"{', '.join(shapes)} must share one shape, got {list(shapes.values())}")
 
 
 @contextmanager
@@ -420,7 +466,7 @@ def new_run_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

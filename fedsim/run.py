@@ -5,30 +5,30 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 import fedsim
 from fedsim import judge, results
 from fedsim.apps import bench, initial
 from fedsim.data import SOURCES
 from fedsim.engine import EngineName, Recipes, WorldResult, run_worlds
-from fedsim.errors import RunError, ScenarioError
+from fedsim.errors import RunError, ScenarioError, Stopped
 from fedsim.plan import default_workers
-from fedsim.prepare import Attacks, Prepared, Trial, prepare
+from fedsim.prepare import Attacks, Prepared, prepare
 from fedsim.release import in_words
 from fedsim.report import write_report
 from fedsim.scenario import digest
 from fedsim.scenario_file import Loaded, dump
+from fedsim.threads import pinned
 
 Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, what is being done)."""
@@ -60,57 +60,89 @@ def execute(
     where it stopped.
     Raises ScenarioError (bad input; nothing is written) or RunError (the run failed).
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
+    started = datetime.now(UTC)
     folder = out or Path("runs") / f"{loaded.scenario.name}-{started:%Y%m%d-%H%M%S}"
     if os.path.lexists(folder):
         raise ScenarioError(
             f"{folder} exists already and is not overwritten; remove it, or choose another folder with --out"
         )
-    with threadpool_limits(1):  # the number of threads changes the order of sums, and so the bytes
+    with pinned():
         progress(0, 1, "reading the data")
         prepared = prepare(loaded, attacks, recipes)
+        _check_writable(folder)
         cache = _Cache(folder.parent / f".fedsim-unfinished-{_key(prepared, engine)}")
-        left = _run_all(prepared, engine, workers or default_workers(), cache, progress)
-        progress(1, 1, "scoring the attacks")
-        scored = [
-            each
-            for trial, worlds in zip(prepared.trials, left, strict=True)
-            for each in judge.findings(prepared, trial, worlds, attacks)
-        ]
-        claims = tuple(judge.claim(statement, scored) for statement in prepared.scenario.claims)
-        main = [
-            [worlds[int(w)] for w in trial.draw.exams[0].worlds]
-            for trial, worlds in zip(prepared.trials, left, strict=True)
-        ]
-        record = results.Results(
-            schema=results.SCHEMA,
-            status="complete",
-            scenario=results.Scenario(
-                dict(loaded.given), prepared.scenario.model_dump(mode="json"), digest(prepared.scenario)
-            ),
-            provenance=_provenance(prepared, engine),
-            federation=_federation(prepared, main),
-            utility=judge.utility(main[0]),
-            findings=tuple(each.finding for each in scored),
-            claims=claims,
-            machine=results.Machine(
-                started=started.isoformat(timespec="seconds"),
-                wall_seconds=round(time.perf_counter() - clock, 3),
-                platform=platform.platform(),
-                python=platform.python_version(),
-                processors=os.cpu_count() or 1,
-            ),
-        )
-        progress(1, 1, "writing the report")
-        with results.new_run_folder(folder) as fresh:
-            for each in scored:
-                if each.evidence is not None and each.finding.evidence is not None:
-                    results.write_evidence(fresh / each.finding.evidence, each.evidence)
-            (fresh / "scenario.yaml").write_text(dump(prepared.scenario), encoding="utf-8")
-            results.write(record, fresh)
-            write_report(fresh)
+        try:
+            left = _run_all(prepared, engine, workers or default_workers(), cache, progress)
+            progress(1, 1, "scoring the attacks")
+            record, evidence = _judged(prepared, loaded, attacks, left, engine, started)
+            progress(1, 1, "writing the report")
+            with results.new_run_folder(folder) as fresh:
+                for name, each in evidence.items():
+                    results.write_evidence(fresh / name, each)
+                (fresh / "scenario.yaml").write_text(dump(prepared.scenario), encoding="utf-8")
+                results.write(record, fresh)
+                write_report(fresh)
+        except Stopped:
+            raise
+        except Exception:  # the same command would fail again, so there is nothing to go on with
+            cache.remove()
+            raise
     cache.remove()
     return RunOutcome(folder, record)
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out before the first world runs whether the run folder can be made."""
+    probe = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
+    try:
+        probe.mkdir(parents=True)
+        probe.rmdir()
+    except OSError as error:
+        raise ScenarioError(f"cannot create {folder}: {error.strerror}; choose a writable folder with --out") from None
+    except ValueError as error:  # a NUL byte in the name
+        raise ScenarioError(f"cannot create the run folder: {error}; choose another with --out") from None
+
+
+def _judged(
+    prepared: Prepared,
+    loaded: Loaded,
+    attacks: Attacks,
+    left: list[dict[int, WorldResult]],
+    engine: EngineName,
+    started: datetime,
+) -> tuple[results.Results, dict[str, results.Evidence]]:
+    """Return the record of a run, and the evidence by its path in the run folder."""
+    scored = [
+        each
+        for trial, worlds in zip(prepared.trials, left, strict=True)
+        for each in judge.findings(prepared, trial, worlds, attacks)
+    ]
+    main = [[worlds[int(w)] for w in trial.main.worlds] for trial, worlds in zip(prepared.trials, left, strict=True)]
+    record = results.Results(
+        schema=results.SCHEMA,
+        status="complete",
+        scenario=results.Scenario(
+            dict(loaded.given), prepared.scenario.model_dump(mode="json"), digest(prepared.scenario)
+        ),
+        provenance=_provenance(prepared, engine),
+        federation=_federation(prepared, main),
+        utility=judge.utility(main[0]),
+        findings=tuple(each.finding for each in scored),
+        claims=tuple(judge.claim(statement, scored) for statement in prepared.scenario.claims),
+        machine=results.Machine(
+            started=started.isoformat(timespec="seconds"),
+            wall_seconds=round((datetime.now(UTC) - started).total_seconds(), 3),
+            platform=platform.platform(),
+            python=platform.python_version(),
+            processors=os.cpu_count() or 1,
+        ),
+    )
+    evidence = {
+        each.finding.evidence: each.evidence
+        for each in scored
+        if each.finding.evidence is not None and each.evidence is not None
+    }
+    return record, evidence
 
 
 def _run_all(
@@ -143,17 +175,18 @@ class _Cache:
     def read(self, trial: int, worlds: int) -> Iterator[tuple[int, WorldResult]]:
         for index in range(worlds):
             path = self._path(trial, index)
-            if path.exists():
-                yield index, _read_world(path)
+            if path.exists() and (world := _read_world(path)) is not None:
+                yield index, world
 
     def write(self, trial: int, index: int, world: WorldResult) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self._path(trial, index)
-            _write_world(path.with_suffix(".tmp"), world)
-            path.with_suffix(".tmp").replace(path)
+            partial = path.with_suffix(f".{secrets.token_hex(4)}.tmp")  # another run of the same scenario may write too
+            _write_world(partial, world)
+            partial.replace(path)
         except OSError as error:
-            raise RunError(f"cannot keep finished worlds in {self.folder}: {error.strerror}") from None
+            raise RunError(f"cannot write beside the run folder, in {self.folder.parent}: {error.strerror}") from None
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -168,17 +201,22 @@ def _write_world(path: Path, world: WorldResult) -> None:
         "transcript": world.transcript,
         "model": world.model,
         "sights": world.sights,
+        "carried": world.carried,
     }
     arrays: dict[str, Any] = {f"signal/{name}": signal for name, signal in world.signals.items()}
     with path.open("wb") as file:
         np.savez(file, utility=world.utility, facts=np.array(json.dumps(facts)), **arrays)
 
 
-def _read_world(path: Path) -> WorldResult:
-    with np.load(path, allow_pickle=False) as file:
-        facts = json.loads(str(file["facts"]))
-        signals = {name.removeprefix("signal/"): file[name] for name in file.files if name.startswith("signal/")}
-        return WorldResult(signals=signals, utility=file["utility"], **facts)
+def _read_world(path: Path) -> WorldResult | None:
+    """Return a kept world; None where the file is damaged, so that the world runs again."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            signals = {name.removeprefix("signal/"): file[name] for name in file.files if name.startswith("signal/")}
+            return WorldResult(signals=signals, utility=file["utility"], **facts)
+    except Exception:  # zipfile, zlib, numpy and json all have their own
+        return None
 
 
 def _key(prepared: Prepared, engine: EngineName) -> str:
@@ -195,33 +233,25 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
     first = prepared.trials[0]
     owner = prepared.pool.owner[prepared.pool.candidates]
     start = initial(bench(prepared.scenario, first.job.stock), first.draw.worlds[0])
+    sights: dict[str, results.Sight] = {}  # what each vantage saw in the first world of its game
+    for trial, worlds in zip(prepared.trials, main, strict=True):
+        for each in trial.audits:
+            name = str(each.vantage)
+            sight = results.Sight(
+                vantage=each.audit.vantage,
+                messages=dict(worlds[0].sights[name]),
+                parameters=worlds[0].carried[name],
+                released=in_words(prepared.scenario.release),
+            )
+            sights.setdefault(each.audit.vantage, sight)
     return results.Federation(
         clients=tuple(results.Client(k, int((owner == k).sum())) for k in range(prepared.pool.clients)),
         worlds=prepared.scenario.worlds,
         rounds=prepared.scenario.federation.rounds,
         parameters=sum(value.numel() for value in start.values()),
         transcripts=tuple(world.transcript for worlds in main for world in worlds),
-        sights=tuple(
-            results.Sight(
-                vantage=name,
-                messages=dict(counts),
-                parameters=any(counts.get(kind, 0) for kind in judge.CARRIERS),
-                released=in_words(prepared.scenario.release),
-            )
-            for name, counts in _sights(prepared.trials, main).items()
-        ),
+        sights=tuple(sights.values()),
     )
-
-
-def _sights(trials: tuple[Trial, ...], main: list[list[WorldResult]]) -> Mapping[str, Mapping[str, int]]:
-    """Return what each vantage saw in the first world of its game."""
-    seen: dict[str, Mapping[str, int]] = {}
-    for trial, worlds in zip(trials, main, strict=True):
-        for audit in trial.audits:
-            for name, counts in worlds[0].sights.items():
-                if name == "+".join(sorted(part.strip() for part in audit.vantage.split("+"))):
-                    seen.setdefault(audit.vantage, counts)
-    return seen
 
 
 def _packages() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Reading a scenario from disk: a `Scenario`, or one line that says where, what was found and what is allowed.
 
 Three steps, each of which may refuse: `_parse` (YAML to plain values and the line of each), pydantic (types, ranges,
-unknown keys) and `_semantic` (names of attacks, strategies and sources, which arrive as an argument).
+unknown keys) and `_semantic` (what names and numbers mean together; the names of attacks, strategies and sources arrive
+as an argument).
 """
 
 import difflib
@@ -13,14 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pydantic
 import yaml
 
 from fedsim.errors import ScenarioError
-from fedsim.scenario import LabelGame, Plugin, Scenario
+from fedsim.scenario import Audit, ClaimStatement, LabelGame, Option, Plugin, Scenario
 
+FEWEST_PLANTED = 4  # each needs others as references, with the record asked about in some and out of some
 LARGEST_FILE_BYTES = 1_000_000
 DEEPEST_NESTING = 16
 
@@ -29,7 +31,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Known:
-    """The names a scenario may use. Options map a name to its type or its default value."""
+    """The names a scenario may use. Options map a name to an `Option`, or to a default value where any will do."""
 
     attacks: Mapping[str, str]  # name -> game
     strategies: Mapping[str, Mapping[str, object]]  # name -> options
@@ -85,7 +87,7 @@ def load(path_or_name: str, overrides: Sequence[str] = (), seed: int | None = No
 
 
 def located(error: ScenarioError, loaded: Loaded) -> ScenarioError:
-    """Return `error` with the place in frontwhere its message starts with a key ("data.label: ...")."""
+    """Return `error` with the place in front where its message starts with a key ("data.label: ...")."""
     key = str(error).partition(":")[0]
     path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     return ScenarioError(f"{loaded.places[_known_part(path, loaded.places)]}: {error}") if _schemas(path) else error
@@ -221,10 +223,12 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _DECIMAL.fullmatch(text):
-        number = float(text)
+        number: int | float = float(text)
+        if abs(number) <= 2**63 and _WHOLE.fullmatch(text):
+            number = int(text)  # exact, while 2**63 - 1 as a float is 2**63
         if not math.isfinite(number) or abs(number) >= 2**63:
             raise ValueError(f"{_shown(text)} is too large a number")
-        return int(text) if _WHOLE.fullmatch(text) else number
+        return number
     kind = str(_STANDARD.resolve(yaml.ScalarNode, text, (True, False))).rpartition(":")[2]
     if kind == "float" and text.strip("+-.").lower() in ("nan", "inf"):
         raise ValueError(f"{_shown(text)} is not a number; write a finite one")
@@ -243,6 +247,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Return the node of a text; line breaks that YAML folds to spaces are only safe as escapes."""
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text_node)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_DECIMAL.pattern + "$"), list("-+.0123456789"))
 
 
@@ -334,7 +345,7 @@ def _structural(error: pydantic.ValidationError, data: Mapping[str, Any]) -> lis
             continue
         if detail["type"] == "missing" and any(_explains(other, path) for other in found):
             continue
-        problems += [_Problem(path, _message(path, detail, data))] if path else list(_contradictions(data, detail))
+        problems.append(_Problem(path, _message(path, detail, data)))
     return problems
 
 
@@ -387,31 +398,6 @@ def _has(value: Any, part: str | int) -> bool:
     if isinstance(value, list):
         return isinstance(part, int) and part < len(value)
     return isinstance(value, dict) and part in value
-
-
-def _contradictions(data: Mapping[str, Any], detail: Mapping[str, Any]) -> Iterator[_Problem]:
-    """Yield the places where parts of the scenario contradict each other; pydantic reports these for the whole."""
-    if detail["type"] != "value_error":
-        yield _Problem((), _message((), detail, data))
-        return
-    attacks: dict[str, list[str]] = {}
-    count = 0
-    for index, audit in enumerate(data["audits"]):
-        if audit["name"] in attacks:
-            count += 1
-            yield _Problem(("audits", index, "name"), f"{_shown(audit['name'])} stands twice; audit names must differ")
-        attacks[audit["name"]] = audit["attacks"]
-    for index, claim in enumerate(data.get("claims", ())):
-        name, attack = claim["audit"], claim.get("attack", "any")
-        if name not in attacks:
-            count += 1
-            yield _Problem(("claims", index, "audit"), _unknown("audit", name, attacks))
-        elif attack not in ("any", *attacks[name]):
-            count += 1
-            names = ("any", *attacks[name])
-            yield _Problem(("claims", index, "attack"), _unknown(f"attack of audit {name}", attack, names))
-    if not count:
-        yield _Problem((), str(detail["ctx"]["error"]))
 
 
 # What is allowed, read from the JSON Schema
@@ -508,11 +494,6 @@ def _words(schema: Mapping[str, Any]) -> str:
 
 def _semantic(scenario: Scenario, known: Known) -> Iterator[_Problem]:
     """Yield what is wrong with the names and numbers of a well-formed scenario."""
-    # Imported here because they bring torch, which `list` and `schema` do without.
-    from fedsim.metrics import parse_metric
-    from fedsim.transcript import PUBLIC, SERVER
-    from fedsim.views import parse_vantage
-
     data, federation = scenario.data, scenario.federation
     if data.source not in known.sources:
         yield _Problem(("data", "source"), _unknown("data source", data.source, known.sources))
@@ -525,34 +506,68 @@ def _semantic(scenario: Scenario, known: Known) -> Iterator[_Problem]:
     yield from _plugin(("federation", "strategy"), federation.strategy, known.strategies, "strategy")
     for index, mod in enumerate(federation.mods):
         yield from _plugin(("federation", "mods", index), mod, known.mods, "client mod")
+    names = [audit.name for audit in scenario.audits]
     for index, audit in enumerate(scenario.audits):
-        place = ("audits", index)
-        try:
-            parse_vantage(audit.vantage, data.clients)
-        except ValueError as error:
-            yield _Problem((*place, "vantage"), f"{error}{nearest(audit.vantage, (PUBLIC, SERVER))}")
-        game = audit.game if isinstance(audit.game, str) else audit.game.name
-        if isinstance(audit.game, LabelGame) and audit.game.client >= data.clients:
-            yield _Problem((*place, "game", "client"), f"got {audit.game.client}; clients are 0 to {data.clients - 1}")
-        fitting = [name for name, its_game in known.attacks.items() if its_game == game]
-        for number, attack in enumerate(audit.attacks):
-            here = (*place, "attacks", number)
-            if attack not in known.attacks:
-                yield _Problem(here, _unknown("attack", attack, fitting))
-            elif attack not in fitting:
-                theirs, allowed = known.attacks[attack], ", ".join(fitting)
-                yield _Problem(here, f"{attack} plays the game {theirs}, not this audit's {game}; allowed: {allowed}")
-            elif attack in audit.attacks[:number]:
-                yield _Problem(here, f"{attack} stands twice; keep one of the two")
+        if audit.name in names[:index]:
+            yield _Problem(("audits", index, "name"), f"{_shown(audit.name)} stands twice; audit names must differ")
+        yield from _audit(("audits", index), audit, data.clients, known.attacks)
     for index, claim in enumerate(scenario.claims):
-        try:
-            if parse_metric(claim.metric).kind == "mae":
-                message = (
-                    "got mae, and a smaller error is a larger leak, so nothing is claimed by bounding it from above"
-                )
-                yield _Problem(("claims", index, "metric"), message)
-        except ValueError as error:
-            yield _Problem(("claims", index, "metric"), str(error))
+        yield from _claim(("claims", index), claim, {audit.name: audit.attacks for audit in scenario.audits})
+        if claim in scenario.claims[:index]:
+            yield _Problem(("claims", index), "the same claim stands twice; keep one of the two")
+    planted = scenario.controls.planted_worlds
+    if 0 < planted < FEWEST_PLANTED:
+        message = f"got {planted}; allowed: 0 (no planted control), or at least {FEWEST_PLANTED}"
+        yield _Problem(("controls", "planted_worlds"), message)
+
+
+def _audit(place: KeyPath, audit: Audit, clients: int, attacks: Mapping[str, str]) -> Iterator[_Problem]:
+    """Yield what is wrong with the vantage, the game and the attacks of an audit."""
+    # Imported here because they bring torch, which `list` and `schema` do without.
+    from fedsim.transcript import PUBLIC, SERVER
+    from fedsim.views import Vantage, parse_vantage
+
+    try:
+        vantage = parse_vantage(audit.vantage, clients)
+    except ValueError as error:
+        vantage = Vantage(frozenset())
+        yield _Problem((*place, "vantage"), f"{error}{nearest(audit.vantage, (PUBLIC, SERVER))}")
+    game = audit.game if isinstance(audit.game, str) else audit.game.name
+    if isinstance(audit.game, LabelGame):
+        asked = audit.game.client
+        if asked >= clients:
+            yield _Problem((*place, "game", "client"), f"got {asked}; clients are 0 to {clients - 1}")
+        if asked in vantage.clients:
+            message = f"client {asked} knows its own labels; ask about a client outside the vantage (`game.client`)"
+            yield _Problem((*place, "vantage"), message)
+    fitting = [name for name, its_game in attacks.items() if its_game == game]
+    for number, attack in enumerate(audit.attacks):
+        here = (*place, "attacks", number)
+        if attack not in attacks:
+            yield _Problem(here, _unknown("attack", attack, fitting))
+        elif attack not in fitting:
+            theirs, allowed = attacks[attack], ", ".join(fitting)
+            yield _Problem(here, f"{attack} plays the game {theirs}, not this audit's {game}; allowed: {allowed}")
+        elif attack in audit.attacks[:number]:
+            yield _Problem(here, f"{attack} stands twice; keep one of the two")
+
+
+def _claim(place: KeyPath, claim: ClaimStatement, audits: Mapping[str, tuple[str, ...]]) -> Iterator[_Problem]:
+    """Yield what is wrong with a claim; `audits` maps each audit to its attacks."""
+    # Imported here because it brings scikit-learn, which `list` and `schema` do without.
+    from fedsim.metrics import parse_metric
+
+    if claim.audit not in audits:
+        yield _Problem((*place, "audit"), _unknown("audit", claim.audit, audits))
+    elif claim.attack not in ("any", *audits[claim.audit]):
+        allowed = ("any", *audits[claim.audit])
+        yield _Problem((*place, "attack"), _unknown(f"attack of audit {claim.audit}", claim.attack, allowed))
+    try:
+        if parse_metric(claim.metric).kind == "mae":
+            message = "got mae, and a smaller error is a larger leak, so nothing is claimed by bounding it from above"
+            yield _Problem((*place, "metric"), message)
+    except ValueError as error:
+        yield _Problem((*place, "metric"), str(error))
 
 
 def _plugin(place: KeyPath, plugin: Plugin, known: Mapping[str, Mapping[str, object]], what: str) -> Iterator[_Problem]:
@@ -565,8 +580,8 @@ def _plugin(place: KeyPath, plugin: Plugin, known: Mapping[str, Mapping[str, obj
         here = (*place, "options", name)
         if name not in options:
             yield _Problem(here, _unknown(f"option of {plugin.name}", name, options))
-        elif not _fits(value, options[name]):
-            yield _Problem(here, f"got {_shown(value)}; allowed: {_KINDS[_kind(options[name])]}")
+        elif not _fits(value, option := _option(options[name])):
+            yield _Problem(here, f"got {_shown(value)}; allowed: {_KINDS[type(option.default)]}{_range(option)}")
 
 
 def _unknown(what: str, name: str, names: Collection[str]) -> str:
@@ -577,17 +592,28 @@ def _unknown(what: str, name: str, names: Collection[str]) -> str:
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def _kind(option: object) -> type:
-    """Return the type of an option given by its type or its default."""
-    return option if isinstance(option, type) else type(option)
+def _option(given: object) -> Option:
+    """Return an option that is given as such or by its default."""
+    return given if isinstance(given, Option) else Option(cast(bool | int | float | str, given))
 
 
-def _fits(value: object, option: object) -> bool:
+def _fits(value: object, option: Option) -> bool:
     """Return whether `value` may be given for an option; a whole number is a number, and true is not."""
-    kind = _kind(option)
+    kind = type(option.default)
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    if not isinstance(value, (int, float)):
+        return isinstance(value, kind)
+    above = value > option.low if option.low_open else value >= option.low
+    below = value < option.high if option.high_open else value <= option.high
+    return kind in (float, type(value)) and above and below
+
+
+def _range(option: Option) -> str:
+    """Return the range of an option in words: nothing where any number will do."""
+    low = f"{'above' if option.low_open else 'at least'} {option.low:.15g}" if option.low > -math.inf else ""
+    high = f"{'below' if option.high_open else 'at most'} {option.high:.15g}" if option.high < math.inf else ""
+    return f" {' and '.join(filter(None, (low, high)))}" if low or high else ""
 
 
 def _dotted(path: Sequence[str | int]) -> str:

@@ -40,8 +40,7 @@ def train(
     """Return the parameters after local training on x [n, ...], y [n] (the arguments are left as they were).
 
     order: shuffles the records each epoch. noise: draws dropout masks. proximal_mu: weight of FedProx's pull towards
-    the parameters received
-    (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain training.
+    the parameters received (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain training.
     """
     start = [value.detach() for value in params.values()]
     names = list(params)

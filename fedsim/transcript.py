@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
-Scalar = float | int | str | bool
+Scalar = float | int | str | bool | bytes
 Fact = Scalar | tuple[Scalar, ...]
 
 SERVER = "server"
@@ -27,8 +27,7 @@ class Event:
     """One message as it crossed the Grid.
 
     kind: "train" or "evaluate" (the server's broadcast), "train-reply" or "evaluate-reply" (a client's answer),
-    "final" (the model after
-    the last round; server to server, or server to public where the release is white-box).
+    "final" (the model after the last round; server to server, or server to public where the release is white-box).
     arrays: model parameters by name, read-only. facts: everything that travelled in clear beside them (number of
     examples, losses, ...).
     """

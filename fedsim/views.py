@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsim.transcript import PUBLIC, SERVER, Event
+from fedsim.transcript import PUBLIC, SERVER, Event, client
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = Mapping[str, torch.Tensor]
+
+_CLIENT = re.compile(r"client:([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Vantage:
 
     parties: frozenset[str]
 
+    @property
+    def clients(self) -> frozenset[int]:
+        """The numbers of the clients among the parties."""
+        return frozenset(int(match[1]) for party in self.parties if (match := _CLIENT.fullmatch(party)))
+
     def __str__(self) -> str:
         return "+".join(sorted(self.parties))
 
@@ -34,11 +41,14 @@ class Vantage:
 def parse_vantage(text: str, clients: int) -> Vantage:
     """Return the vantage that `text` names, e.g. "public", "server", "client:3", "server+client:0".
 
-    Raises ValueError with what is allowed where a party does not exist in a federation of `clients` clients.
+    Raises ValueError with what is allowed where a party does not exist in a federation of `clients` clients, or is not
+    written as events name it (client:03).
     """
     parties = [part.strip() for part in text.split("+")]
     for party in parties:
-        match = re.fullmatch(r"client:(\d+)", party)
+        match = _CLIENT.fullmatch(party)
+        if match and party != (written := client(int(match[1]))):
+            raise ValueError(f"no party {party!r}; did you mean {written}?")
         if party not in (SERVER, PUBLIC) and not (match and int(match[1]) < clients):
             raise ValueError(
                 f"no party {party!r}; parties are public, server, client:0 ... client:{clients - 1}, joined by +"

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from flwr.clientapp import mod as flower
 from flwr.clientapp.typing import Mod as FlowerMod
 
-from strategies.table import Option
+from fedsim.scenario import Option
+from strategies.table import LARGEST, above_zero
 
 
 @dataclass(frozen=True)
 class Mod:
-    """A row: `make(**options)` builds the Flower mod; `options` are what a scenario may set, with their defaults."""
+    """A row: `make(**options)` builds the Flower mod; `options` are what a scenario may set."""
 
     title: str
     summary: str
@@ -30,6 +31,11 @@ MODS: dict[str, Mod] = {
         "< 1, with a sensitivity that "
         "is free of the clipping norm: noise to experiment with, not an accounted guarantee.",
         flower.LocalDpMod,
-        {"clipping_norm": 1.0, "sensitivity": 1.0, "epsilon": 1.0, "delta": 1e-5},
+        {
+            "clipping_norm": above_zero(1.0),
+            "sensitivity": Option(1.0, 0, LARGEST),
+            "epsilon": above_zero(1.0),
+            "delta": Option(1e-5, 0, 1, low_open=True, high_open=True),
+        },
     ),
 }

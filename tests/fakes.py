@@ -131,7 +131,7 @@ def finding(
             "blind": Control(unknown("needs more public records", 0.95), None, "Not run: needs more public records."),
         },
         exposed=tuple(
-            Exposed(int(i), f"client:{i % 10}", 0.99 - 0.013 * place)
+            Exposed(int(i), 1700 - int(i), f"client:{i % 10}", 0.99 - 0.013 * place)
             for place, i in enumerate(np.argsort(found.scores[0])[:10])
         )
         if game == "record"

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.claims import Verdict, any_verdict, bonferroni, verdict
+from fedsim.claims import Verdict, bonferroni, deciding, verdict
 from fedsim.intervals import Measured, Unresolved
 
 UNIT = st.floats(0, 1)
 
 
 def measured(low: float, high: float) -> Measured:
-    return Measured((low + high) / 2, low, high, 0.95, "given", 10, 10, 4)
+    return Measured((low + high) / 2, low, high, 0.95, "given", 10, 10, 8)
 
 
 @given(UNIT, UNIT, UNIT, st.booleans(), st.booleans())
@@ -19,7 +19,7 @@ def test_the_verdict_follows_the_interval_and_the_controls(
     one: float, other: float, at_most: float, null_ok: bool, planted_ok: bool
 ) -> None:
     low, high = sorted((one, other))
-    found = verdict(measured(low, high), at_most, null_ok=null_ok, planted_ok=planted_ok)
+    found = verdict(measured(low, high), at_most, null=null_ok, planted=planted_ok, blind=True)
     assert (found.status == "refuted") == (null_ok and low > at_most)
     assert (found.status == "not refuted") == (null_ok and planted_ok and high <= at_most)
     assert found.reason.endswith(".")
@@ -39,13 +39,13 @@ def test_the_verdict_follows_the_interval_and_the_controls(
     ],
 )
 def test_each_reason(low: float, high: float, null_ok: bool, planted_ok: bool, status: str, word: str) -> None:
-    found = verdict(measured(low, high), 0.05, null_ok=null_ok, planted_ok=planted_ok)
+    found = verdict(measured(low, high), 0.05, null=null_ok, planted=planted_ok, blind=True)
     assert found.status == status
     assert word in found.reason
 
 
 def test_no_interval_is_inconclusive_with_its_own_reason() -> None:
-    found = verdict(Unresolved("It needs 1000 non-members, got 40."), 0.05, null_ok=True, planted_ok=True)
+    found = verdict(Unresolved("It needs 1000 non-members, got 40."), 0.05, null=True, planted=True, blind=True)
     assert found == Verdict("inconclusive", "It needs 1000 non-members, got 40.")
 
 
@@ -55,17 +55,47 @@ def test_a_looser_claim_is_never_refuted_when_the_tighter_one_is_not(
 ) -> None:
     interval = measured(*sorted((one, other)))
     order = ["refuted", "inconclusive", "not refuted"]
-    tight, loose = (verdict(interval, bound, null_ok=True, planted_ok=True) for bound in sorted((first, second)))
+    tight, loose = (verdict(interval, bound, null=True, planted=True, blind=True) for bound in sorted((first, second)))
     assert order.index(tight.status) <= order.index(loose.status)
 
 
-@given(st.lists(st.sampled_from(["refuted", "not refuted", "inconclusive"]), min_size=1, max_size=5))
-def test_any_of_several_attacks(statuses: list[str]) -> None:
-    verdicts = [Verdict(status, f"Reason {number}.") for number, status in enumerate(statuses)]  # type: ignore[arg-type]
-    found = any_verdict(verdicts)
-    assert (found.status == "refuted") == ("refuted" in statuses)
-    assert (found.status == "not refuted") == (set(statuses) == {"not refuted"})
-    assert f"{statuses.count(found.status)} of {len(statuses)} attacks" in found.reason
+@given(
+    st.lists(st.tuples(st.sampled_from(["refuted", "not refuted", "inconclusive"]), UNIT, UNIT), min_size=1, max_size=5)
+)
+def test_of_several_attacks_the_strongest_of_the_deciding_status_speaks(
+    attacks: list[tuple[str, float, float]],
+) -> None:
+    statuses = [status for status, _, _ in attacks]
+    verdicts = [Verdict(status, "Reason.") for status in statuses]  # type: ignore[arg-type]
+    found = [measured(*sorted(ends)) for _, *ends in attacks]
+    place = deciding(verdicts, found)
+    for status in ("refuted", "inconclusive", "not refuted"):
+        if status in statuses:
+            assert statuses[place] == status
+            ends = [each.low if status == "refuted" else each.high for each in found]
+            assert ends[place] == max(end for end, other in zip(ends, statuses, strict=True) if other == status)
+            break
+
+
+def test_a_control_that_did_not_run_clears_nobody_and_hides_no_leak() -> None:
+    for controls in ({"null": None}, {"planted": None}):
+        passed = {"null": True, "planted": True, "blind": True, **controls}
+        assert verdict(measured(0.0, 0.1), 0.5, **passed).status == "inconclusive"
+        assert "did not run" in verdict(measured(0.0, 0.1), 0.5, **passed).reason
+        assert verdict(measured(0.6, 0.9), 0.5, **passed).status == "refuted"
+    assert verdict(measured(0.0, 0.1), 0.5, null=True, planted=True, blind=None).status == "not refuted"
+
+
+def test_a_failed_blind_baseline_stops_every_verdict_and_says_so() -> None:
+    for ends in ((0.0, 0.1), (0.6, 0.9)):
+        found = verdict(measured(*ends), 0.5, null=True, planted=True, blind=False)
+        assert found.status == "inconclusive"
+        assert "blind baseline" in found.reason
+
+
+def test_few_worlds_decide_nothing() -> None:
+    few = Measured(0.9, 0.8, 1.0, 0.95, "given", 10, 10, 4)
+    assert verdict(few, 0.5, null=True, planted=True, blind=True).status == "inconclusive"
 
 
 def test_bonferroni() -> None:
@@ -75,9 +105,9 @@ def test_bonferroni() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        verdict(measured(0, 1), float("nan"), null_ok=True, planted_ok=True)
+        verdict(measured(0, 1), float("nan"), null=True, planted=True, blind=True)
     with pytest.raises(ValueError, match="at least one"):
-        any_verdict([])
+        deciding([], [])
     with pytest.raises(ValueError, match="attacks >= 1"):
         bonferroni(0.95, 0)
     with pytest.raises(ValueError, match="low <= estimate <= high"):

@@ -103,6 +103,23 @@ def test_a_bad_scenario_is_one_line(
     assert says in fails(capsys, command, "bad.yaml")
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_here_is_one_line(
+    command: str, device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: device == "mps")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: device == "cuda")
+    Path("far.yaml").write_text(VALID + f"device: {device}\n")
+    message = fails(capsys, command, "far.yaml")
+    other = "mps" if device == "cuda" else "cuda"
+    assert message == (
+        f"far.yaml:5: device: got {device}, which torch does not find on this machine; here: cpu or {other}\n"
+    )
+    # A scenario for another machine can still be looked at.
+    assert cli.main(["show", "far.yaml"]) == 0
+
+
 def test_what_is_no_scenario_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     Path("empty.yaml").touch()
     Path("binary.yaml").write_bytes(bytes(range(256)))

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedsim.data import benchmarks, images, table
 from fedsim.data.dataset import Dataset, array_digest
+from fedsim.data.pool import draw_pool
 from fedsim.data.request import Request
 from fedsim.data.sources import OWN_FILE, SOURCES, get, load_dataset, status
 from fedsim.data.store import PublishedFile, data_folder, get_published, read_published, read_url, write_atomically
@@ -58,7 +60,7 @@ def test_every_source_loads_as_declared(name: str) -> None:
     alone = records.encode(records.features[few[:1]], np.arange(1))
     assert np.array_equal(alone, x[:1])
     assert not records.features.flags.writeable
-    assert records.digest == array_digest(records.features, records.y)
+    assert records.digest == array_digest(records.features, records.y, columns=records.columns)
 
 
 def test_digest_depends_on_every_value_shape_and_type() -> None:
@@ -68,6 +70,41 @@ def test_digest_depends_on_every_value_shape_and_type() -> None:
     arrays: list[NDArray[Any]] = [base, changed, base.reshape(2, 3), base.astype(np.int32)]
     assert len({array_digest(array) for array in arrays}) == 4
     assert array_digest(base.astype(">i8")) == array_digest(base)
+
+
+def test_digest_depends_on_every_column_and_its_name() -> None:
+    x = np.zeros((2, 1))
+    columns: list[dict[str, NDArray[Any]]] = [
+        {},
+        {"sex": np.asarray(["f", "m"])},
+        {"sex": np.asarray(["f", "f"])},
+        {"sex": np.asarray(["f", "m"], dtype=object)},
+        {"sex": np.asarray(["f", "f"], dtype=object)},
+        {"sex": np.asarray([1, 2])},
+        {"site": np.asarray(["f", "m"])},
+        {"sex": np.asarray(["f", "m"]), "site": np.asarray(["a", "b"])},
+        {"sex": np.asarray(["a", "b"]), "site": np.asarray(["f", "m"])},
+    ]
+    assert len({array_digest(x, columns=each) for each in columns}) == len(columns)
+    both = columns[-1]
+    assert array_digest(x, columns=dict(reversed(both.items()))) == array_digest(x, columns=both)
+    # Equal values are equal wherever they lie in memory, and on whatever machine.
+    word = "".join(["hos", "pital"])
+    first, second = (np.asarray([word, other], dtype=object) for other in ("".join([word]), word[:3] + word[3:]))
+    assert array_digest(columns={"a": first}) == array_digest(columns={"a": second})
+    assert array_digest(columns={"a": np.asarray(["f"], ">U3")}) == array_digest(
+        columns={"a": np.asarray(["f"], "<U3")}
+    )
+
+
+def test_files_that_differ_in_a_column_alone_have_different_digests(tmp_path: Path) -> None:
+    x, y = np.arange(6.0).reshape(3, 2), np.asarray([0, 1, 0])
+    digests = set()
+    for sexes in (["f", "m", "f"], ["f", "m", "m"]):
+        np.savez(tmp_path / "own.npz", x=x, y=y, sex=np.asarray(sexes))
+        data = Data(source="npz", path="own.npz", candidates=10, columns=("sex",))
+        digests.add(load_dataset(data, tmp_path).digest)
+    assert len(digests) == 2
 
 
 def test_purchase_like_is_what_it_says() -> None:
@@ -335,7 +372,7 @@ def test_the_data_folder_is_a_setting(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_settings_that_do_not_fit_a_source() -> None:
-    with pytest.raises(ScenarioError, match=r"unknown source 'digit' \(did you mean digits\?\)"):
+    with pytest.raises(ScenarioError, match="no data source 'digit'; allowed: digits, "):
         load("digit")
     with pytest.raises(ScenarioError, match="source digits has no option 'rows'; options: none"):
         load("digits", rows=4)
@@ -385,13 +422,50 @@ def test_csv_classes_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None
         ("age,sick\n1,0\n", "there is no column 'ill'; columns: age, sick"),
         ("ill\n0\n1\n", "no feature besides the label"),
         ("age,ill\n1,0\n2,0\n", "label 'ill' has 1 different values"),
-        ('age,ill\n"1,0\n', "expected a CSV file in UTF-8"),
+        ('age,ill\n"1,0\n', r"own\.csv:\d: expected a CSV file in UTF-8"),
+        ("age,ill\n1,0\n2,1\0\n", r"own\.csv:3: .* NUL byte"),
+        ("age,ill\n1,0\n\n\n2,nan\n", r"own\.csv:5: label 'ill' is 'nan', no class"),
+        ("age,ill\n1,yes\n2,NaN\n", r"own\.csv:3: label 'ill' is 'NaN', no class"),
+        ("age,ill\n1,0\n2,\n", r"own\.csv:3: column 'ill' has no value"),
+        ("age,ill\n1,0\n\n\nNaN,1\n", r"own\.csv:5: column 'age' is NaN, not a number; fill it in"),
+        ("age,ill\n1,0\n-inf,1\n", r"own\.csv:3: column 'age' is -inf, too large"),
+        ("age,ill\n1,0\n1e308,1\n", r"own\.csv:3: column 'age' is 1e308, too large; allowed: up to 3.4e\+38"),
+        ("age,ill\n1,0\n-3.5e38,1\n", r"own\.csv:3: column 'age' is -3.5e38, too large"),
         ("name,ill\n" + "".join(f"p{i},{i % 2}\n" for i in range(300)), "300 different texts"),
     ],
 )
 def test_csv_mistakes_are_named(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         csv_data(tmp_path, content)
+
+
+def test_csv_that_is_no_text_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_bytes(b"\xef\xbb\xbfage,ill\n1,0\n\xff,1\n")
+    with pytest.raises(ScenarioError, match=r"own\.csv:3: expected a CSV file in UTF-8"):
+        load_dataset(Data(source="csv", path="own.csv", label="ill", candidates=10), tmp_path)
+
+
+def test_the_pool_names_the_file_of_bad_records(tmp_path: Path) -> None:
+    data = Data(source="csv", path="own.csv", label="ill", candidates=10)
+    constant = "age,town,ill\n" + "".join(f"{i},Ulm,{i % 2}\n" for i in range(200))
+    rare = "age,ill\n" + "".join(f"{i},{int(i == 7)}\n" for i in range(200))
+    for content, message in {
+        constant: r"own\.csv: feature 'town' is constant \(the same in all 200 records\)",
+        rare: r"own\.csv: class '1' has 1 record",
+    }.items():
+        with pytest.raises(ScenarioError, match=message):
+            draw_pool(csv_data(tmp_path, content), data, np.random.default_rng(0))
+
+
+def test_numbers_too_far_from_the_public_ones_are_refused(tmp_path: Path) -> None:
+    """The largest float32 passes the file; what counts for a model is how many public spreads it lies away."""
+    records = csv_data(tmp_path, "age,ill\n0,0\n1e-3,1\n3.4e38,0\n-3.4e38,1\n2,0\n")
+    x = records.encode(records.features, np.asarray([2, 3]))
+    assert x[:, 0] == pytest.approx([0, 0, 1, -1, 0])
+    with pytest.raises(
+        ScenarioError, match=r"own\.csv: column 'age' has the value 3.4e\+38, too large beside the spread"
+    ):
+        records.encode(records.features, np.asarray([0, 1]))
 
 
 def test_csv_needs_a_file_and_a_label(tmp_path: Path) -> None:
@@ -425,12 +499,44 @@ def test_npz_images_are_scaled_by_their_range(tmp_path: Path) -> None:
         npz(tmp_path, x=grey)
 
 
-def test_npz_never_unpickles(tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match="plain arrays"):
-        npz(tmp_path, x=np.asarray([{"a": 1}, None], dtype=object), y=np.arange(2))
-    (tmp_path / "own.npz").write_bytes(b"PK\x03\x04 not a zip")
-    with pytest.raises(ScenarioError, match="plain arrays"):
+def test_npz_mistakes_are_named(tmp_path: Path) -> None:
+    x = np.arange(6.0).reshape(3, 2)
+    with pytest.raises(ScenarioError, match=r"own\.npz: record 2: label 'y' is 'nan', no class"):
+        npz(tmp_path, x=x, y=np.asarray([0, np.nan, 1]))
+    with pytest.raises(ScenarioError, match=r"own\.npz: record 3: label 'y' is '', no class"):
+        npz(tmp_path, x=x, y=np.asarray(["a", "b", ""]))
+    with pytest.raises(ScenarioError, match=r"own\.npz: expected numbers or text in y, found type complex128"):
+        npz(tmp_path, x=x, y=np.asarray([0, 1j, 0]))
+    assert npz(tmp_path, x=x, y=np.asarray([b"a", b"b", b"a"])).class_names == ("a", "b")
+    for shape in ((3, 1, 0, 4), (3, 0), (0, 2)):
+        with pytest.raises(ScenarioError, match=r"own\.npz: .* which holds no value"):
+            npz(tmp_path, x=np.zeros(shape), y=np.arange(shape[0]))
+
+
+@pytest.mark.parametrize("content", [b"age,ill\n1,0\n", b"", b"PK\x03\x04 not a zip"])
+def test_what_is_no_npz_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "own.npz").write_bytes(content)
+    with pytest.raises(ScenarioError, match=r"own\.npz: is not an npz file") as caught:
         load_dataset(Data(source="npz", path="own.npz", candidates=10), tmp_path)
+    assert "pickle" not in str(caught.value)
+
+
+def test_an_npy_or_another_zip_is_no_npz(tmp_path: Path) -> None:
+    data = Data(source="npz", path="own.npz", candidates=10)
+    with (tmp_path / "own.npz").open("wb") as handle:
+        np.save(handle, np.arange(3))
+    with pytest.raises(ScenarioError, match=r"own\.npz: is not an npz file"):
+        load_dataset(data, tmp_path)
+    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
+        archive.writestr("x", "text")
+        archive.writestr("y", "text")
+    with pytest.raises(ScenarioError, match=r"own\.npz: .*'x' is no array"):
+        load_dataset(data, tmp_path)
+
+
+def test_npz_never_unpickles(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="plain arrays, found: pickled Python objects"):
+        npz(tmp_path, x=np.asarray([{"a": 1}, None], dtype=object), y=np.arange(2))
 
 
 def test_every_source_is_documented() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord
 
 from attacks import ATTACKS
 from fedsim.apps import cohort, initial
@@ -228,3 +230,81 @@ def test_flowers_own_engine_gives_the_same_transcript() -> None:
     there = run_world(chosen, 0, worlds.setup(chosen), "ray")
     np.testing.assert_allclose(there.utility, here.utility, rtol=0, atol=1e-5)
     assert there.transcript == here.transcript
+
+
+def test_a_mods_noise_is_a_clients_own_and_repeats_itself() -> None:
+    """Flower's LocalDpMod draws from NumPy's global generator; each client and round gets its own, wherever it runs."""
+    mod = Plugin(
+        name="flower_local_dp", options={"clipping_norm": 1.0, "sensitivity": 1.0, "epsilon": 50.0, "delta": 1e-5}
+    )
+    chosen = worlds.job(worlds.scenario(federation={"mods": (mod,), "rounds": 2}))
+    events, first = _events(chosen)
+    np.random.seed(5)  # noqa: NPY002
+    assert run_world(chosen, 0, worlds.setup(chosen)).transcript == first.transcript
+    plain, _ = _events(worlds.job(worlds.scenario(federation={"rounds": 2})))
+    noise = [
+        event.arrays["layer0.bias"] - other.arrays["layer0.bias"]  # type: ignore[operator]
+        for event, other in zip(events, plain, strict=True)
+        if event.kind == "train-reply" and event.round == 1
+    ]
+    assert len(noise) == 4
+    assert all(not np.allclose(one, other) for i, one in enumerate(noise) for other in noise[:i])
+
+
+def test_replies_reach_the_strategy_in_the_order_of_the_clients_whatever_the_order_of_arrival() -> None:
+    from collections.abc import Iterable
+
+    from flwr.app import Message
+
+    from fedsim.apps import client_app
+    from fedsim.grid import LocalGrid, ScenarioGrid, task_identity
+
+    class Backwards(LocalGrid):
+        """A Grid on which the last client answers first."""
+
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+            return list(reversed(list(super().send_and_receive(messages, timeout=timeout))))
+
+    chosen = worlds.job(worlds.scenario(federation={"rounds": 1}))
+    setup, world = worlds.setup(chosen), chosen.worlds[0]
+    with task_identity():
+        inner = Backwards(client_app(world, lambda: setup, []), 4)
+        grid = ScenarioGrid(inner, {node: node - 1 for node in range(1, 5)}, lambda _: [0, 1, 2, 3], lambda _: None)
+        strategy = worlds.RECIPES.strategy(Plugin(name="fedavg"), False)
+        arrays = ArrayRecord(dict(initial(setup, world)))
+        replies = grid.send_and_receive(strategy.configure_train(1, arrays, ConfigRecord(), grid))
+    assert [reply.metadata.src_node_id for reply in replies] == [1, 2, 3, 4]
+
+
+def test_the_tape_forgets_nothing_that_travelled() -> None:
+    from flwr.app import MetricRecord, RecordDict
+
+    from fedsim.grid import _event
+
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord({"w": torch.zeros(2)}),
+            "masks": ArrayRecord({"w": torch.ones(2)}),
+            "metrics": MetricRecord({"x": 1}),
+            "more": MetricRecord({"x": 2}),
+            "config": ConfigRecord({"x": b"secret", "list": [b"a", b"b"]}),
+        }
+    )
+    event = _event(1, "train-reply", "client:0", "server", content)
+    assert set(event.arrays) == {"w", "masks/w"}
+    assert dict(event.facts) == {"x": 1, "more/x": 2, "config/x": b"secret", "list": (b"a", b"b")}
+
+
+def test_a_process_is_held_to_one_thread_inside_the_block_and_set_free_after() -> None:
+    from threadpoolctl import threadpool_info
+
+    from fedsim.threads import pinned
+
+    torch.set_num_threads(2)
+    try:
+        with pinned():
+            assert torch.get_num_threads() == 1
+            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)

@@ -1,5 +1,7 @@
 """How secrets are drawn: exchangeable, independent, equal in everything but the secret."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -80,24 +82,59 @@ PROPERTY = PropertyGame(name="property", column="sex", value="Female", shares=(0
 TABLE = {"source": "diabetes", "clients": 3, "candidates": 160, "population": 100, "test": 40}
 
 
-def test_property_worlds_differ_in_the_property_and_in_nothing_else() -> None:
+@pytest.mark.parametrize("size", [41, 57, 60])
+def test_property_worlds_differ_in_the_property_and_in_nothing_else(size: int) -> None:
     chosen = worlds.scenario(data=TABLE, worlds=10)
     pool = worlds.pool(chosen)
     column = pool.columns["sex"].astype(str)
-    game = PROPERTY.model_copy(update={"value": sorted(set(column))[0]})
+    game = PROPERTY.model_copy(update={"value": sorted(set(column))[0], "records": size})
     drawn = draw(chosen, pool, game, frozenset())
     main, null, planted = (_exam(drawn, kind) for kind in ("main", "null", "planted"))
     for exam, shares in ((main, (0.5, 0.2)), (null, (0.35, 0.35)), (planted, (1.0, 0.0))):
         mixes = set()
         for place, secret in zip(exam.worlds, exam.members[:, 0], strict=True):
             rows = np.concatenate(drawn.worlds[place].rows)
-            assert len(set(rows)) == len(rows)
-            assert abs((column[rows] == game.value).mean() - shares[int(secret)]) < 0.02
-            mixes.add((len(rows), int(pool.y[rows].sum())))
-        assert max(size for size, _ in mixes) - min(size for size, _ in mixes) <= 2  # rounding of the cells
-        assert max(ones for _, ones in mixes) - min(ones for _, ones in mixes) <= 2
+            assert len(set(rows)) == len(rows) == size
+            if exam is not planted:
+                assert abs((column[rows] == game.value).sum() - shares[int(secret)] * size) <= 1
+            elif secret:
+                few = int((column[rows] == game.value).sum())
+                assert few < 0.2 * size
+            mixes.add(tuple(np.bincount(pool.y[rows], minlength=pool.classes)))
+        assert len(mixes) == 1
+        assert len(np.unique(exam.blind, axis=0)) == 1
     assert isinstance(main.ask, PropertyAsk)
     assert (main.ask.no.owner == -1).all()
+
+
+@pytest.mark.parametrize("size", [301, 501, 777])
+@pytest.mark.parametrize("shares", [(0.5, 0.2), (0.4, 0.3)])
+def test_no_count_of_a_large_world_depends_on_the_secret(size: int, shares: tuple[float, float]) -> None:
+    """Rounding each cell of property and label on its own gives one secret 502 records and the other 500."""
+    chosen = worlds.scenario(worlds=6)
+    rng = np.random.default_rng(size)
+    y = rng.choice(10, size=7000, p=np.arange(1, 11) / 55)
+    wears = np.where(rng.random(7000) < 0.3 + 0.04 * y, "hat", "cap")
+    pool = dataclasses.replace(
+        worlds.pool(chosen),
+        x=np.zeros((7000, 1), dtype=np.float32),
+        y=y,
+        owner=np.zeros(7000, dtype=np.int64),
+        columns={"head": wears},
+        candidates=np.arange(6000),
+        null=np.arange(0),
+        background=np.arange(0),
+        population=np.arange(6000, 7000),
+    )
+    game = PropertyGame(name="property", column="head", value="hat", shares=shares, records=size)
+    drawn = draw(chosen, pool, game, frozenset())
+    for exam in drawn.exams:
+        rows = [np.concatenate(drawn.worlds[place].rows) for place in exam.worlds]
+        assert {len(each) for each in rows} == {size}
+        assert len({tuple(np.bincount(pool.y[each], minlength=10)) for each in rows}) == 1
+        if exam.kind == "main":
+            for each, secret in zip(rows, exam.members[:, 0], strict=True):
+                assert abs((wears[each] == "hat").sum() - shares[int(secret)] * size) <= 1
 
 
 def test_victims_and_the_attackers_own_worlds_share_no_record() -> None:
@@ -145,3 +182,27 @@ def test_label_worlds_give_the_client_some_classes_and_always_as_many_records() 
         assert len(set(flat)) == len(flat)
     assert null.quantity is None
     assert (null.members != main.members).any()
+    assert (main.owner == 2).all()
+    assert not main.new_items
+    assert not asked(main, frozenset({2})).any()
+    assert asked(main, frozenset({1})).all()
+
+
+def test_a_single_client_holds_every_record_of_a_label_world() -> None:
+    chosen = worlds.scenario(data={"clients": 1, "candidates": 40, "null_candidates": 600}, worlds=10)
+    drawn = draw(chosen, worlds.pool(chosen), LabelGame(name="labels", client=0), frozenset())
+    for kind in ("main", "planted"):
+        exam = _exam(drawn, kind)
+        assert exam.members.any(axis=1).all()
+        assert [[len(rows) for rows in drawn.worlds[place].rows] for place in exam.worlds] == [[20]] * len(exam.worlds)
+
+
+def test_label_worlds_that_the_pool_cannot_fill_are_refused() -> None:
+    chosen = worlds.scenario()
+    pool = worlds.pool(chosen)
+    scarce = dataclasses.replace(pool, candidates=pool.candidates[:3], null=pool.null[:0])
+    with pytest.raises(ScenarioError, match=r"^audits: 4 clients with 1 records each need 4 .* there are 3"):
+        draw(chosen, scarce, LabelGame(name="labels", client=0), frozenset())
+    one_class = dataclasses.replace(pool, y=np.where(pool.y < 9, 0, 9))
+    with pytest.raises(ScenarioError, match=r"^audits: client 0 should hold"):
+        draw(chosen, one_class, LabelGame(name="labels", client=0), frozenset())

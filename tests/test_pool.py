@@ -81,6 +81,14 @@ def test_the_same_generator_gives_the_same_pool() -> None:
     assert draw(data, seed=5).digest != draw(data, seed=6).digest
 
 
+def test_the_digest_depends_on_the_columns() -> None:
+    data = Data(source="toy", candidates=50, clients=3)
+    records = toy()
+    moved = replace(records, columns={"site": np.roll(records.columns["site"], 1)})
+    renamed = replace(records, columns={"town": records.columns["site"]})
+    assert len({draw(data, each, seed=5).digest for each in (records, moved, renamed)}) == 3
+
+
 @pytest.mark.parametrize("partition", [Partition(), Partition(scheme="dirichlet", alpha=0.5)])
 def test_null_rows_follow_the_law_of_the_candidates(partition: Partition) -> None:
     data = Data(source="toy", candidates=400, clients=4, partition=partition, population=50, test=50)
@@ -189,15 +197,24 @@ def test_bad_records_are_named() -> None:
 
     holed = rows.copy()
     holed[7, 1] = np.nan
-    with pytest.raises(ScenarioError, match="record 8: feature 'weight' is nan"):
+    with pytest.raises(ScenarioError, match="source toy: record 8: feature 'weight' is nan, not a number"):
         draw(data, records(holed))
+    holed[7, 1] = -1e39
+    with pytest.raises(
+        ScenarioError, match=r"record 8: feature 'weight' is -1e\+39, too large; allowed: up to 3.4e\+38"
+    ):
+        draw(data, records(holed))
+    halves = rows.astype(np.float16)
+    halves[7, 1] = np.inf
+    with pytest.raises(ScenarioError, match="record 8: feature 'weight' is inf"):
+        draw(data, records(halves))
     flat = rows.copy()
     flat[:, 0] = 3
-    with pytest.raises(ScenarioError, match=r"feature 'height' is constant \(3 in all 300 records\)"):
+    with pytest.raises(ScenarioError, match=r"feature 'height' is constant \(the same in all 300 records\)"):
         draw(data, records(flat))
-    with pytest.raises(ScenarioError, match="all features are constant"):
+    with pytest.raises(ScenarioError, match="source toy: all features are constant"):
         draw(data, records(np.ones((300, 2))))
-    with pytest.raises(ScenarioError, match="class 'b' has 1 record"):
+    with pytest.raises(ScenarioError, match="source toy: class 'b' has 1 record"):
         draw(data, records(rows, np.eye(300, dtype=np.int64)[0]))
     assert len(draw(data, records(rows)).x) > 0
 

@@ -1,6 +1,8 @@
 """The report: everything in the record is on the page, nothing comes from elsewhere, nothing a user wrote is markup."""
 
 import base64
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -13,11 +15,24 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fedsim.errors import ScenarioError
+from fedsim import cli
+from fedsim.errors import RunError, ScenarioError
 from fedsim.figures import label, roc_curves
 from fedsim.metrics import auc
-from fedsim.report import contrast, exposed, headline, measures, number, percent, render, resolution, write_report
-from fedsim.results import ClaimStated, Results, read, read_evidence, unknown, write
+from fedsim.report import (
+    contrast,
+    counts,
+    exposed,
+    headline,
+    measures,
+    number,
+    percent,
+    render,
+    resolution,
+    write_all,
+    write_report,
+)
+from fedsim.results import ClaimStated, Finding, Results, read, read_evidence, unknown, write, write_evidence
 from tests.fakes import run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -29,6 +44,7 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
+        self.html = html
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.words: list[str] = []
@@ -137,7 +153,8 @@ def test_every_number_of_every_finding_is_on_the_page(page: Page, record: Result
             assert control.text in page.text
     for finding, items in exposed(record.findings):
         for item in items:
-            assert f"{item.item} {item.owner} {number(item.auc)}" in page.text, finding.attack
+            shown = f"row {item.source_row} {item.owner} {number(item.auc)} column {item.item}"
+            assert shown in page.text, finding.attack
 
 
 def test_each_row_of_the_table_of_measures_has_its_own_numbers(record: Results) -> None:
@@ -255,6 +272,72 @@ def test_missing_evidence_is_an_error_and_leaves_the_old_report(folder: Path, tm
     assert (copy / "report.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    """Every path of a folder with its content."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", ["not asked", "other counts", "text", "not finite"])
+def test_damaged_evidence_is_one_line_that_names_the_file(name: str, folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    with np.load(copy / "evidence" / "outsider.loss.npz") as file:
+        good = dict(file)
+    damage: dict[str, dict[str, object]] = {
+        "not asked": {"asked": good["asked"][:-1]},
+        "other counts": {"members": np.ones_like(good["members"])},
+        "text": {"scores": good["scores"].astype("U8")},
+        "not finite": {"scores": np.where(good["members"], np.nan, good["scores"])},
+    }
+    np.savez(copy / "evidence" / "outsider.loss.npz", **(good | damage[name]))
+    before = snapshot(copy)
+    with pytest.raises(ScenarioError, match=r"outsider\.loss\.npz") as raised:
+        write_report(copy)
+    assert "\n" not in str(raised.value)
+    assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize(
+    ("code", "error"), [(errno.ENOSPC, RunError), (errno.EDQUOT, RunError), (errno.EROFS, ScenarioError)]
+)
+@pytest.mark.parametrize("fails", [1, 4, 13])
+def test_a_report_that_cannot_be_written_leaves_no_half(
+    old: bool,
+    code: int,
+    error: type[Exception],
+    fails: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("figures", "report.html") if old else ():
+        (tmp_path / name).mkdir() if name == "figures" else (tmp_path / name).write_text("old")
+    before, real, calls = snapshot(tmp_path), Path.write_bytes, []
+
+    def full(path: Path, content: bytes) -> int:
+        calls.append(path)
+        if len(calls) == fails:
+            real(path, content[: len(content) // 2])
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(error, match=re.escape(os.strerror(code))) as raised:
+        write_all(tmp_path, {f"figures/{i}.svg": b"figure" for i in range(12)} | {"report.html": b"new page"})
+    assert "report.html" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    monkeypatch.undo()
+    assert snapshot(tmp_path) == before
+
+
+def test_figures_that_is_a_file_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "figures").write_text("mine")
+    with pytest.raises(ScenarioError, match=r"figures: File exists") as raised:
+        write_all(tmp_path, {"figures/loss.svg": b"figure", "report.html": b"page"})
+    assert "\n" not in str(raised.value)
+    assert snapshot(tmp_path) == {tmp_path / "figures": b"mine"}
+
+
 def test_headlines_count_every_status(record: Results) -> None:
     refuted = next(claim for claim in record.claims if claim.status == "refuted")
     silent, unclear = replace(refuted, status="not refuted"), replace(refuted, status="inconclusive")
@@ -284,6 +367,86 @@ def test_the_smallest_rate_is_ten_over_the_non_members(record: Results) -> None:
     rates = {audit: (count, rate) for audit, count, rate in resolution(record.findings)}
     count = max(each.non_members for each in record.findings if each.audit == "outsider")
     assert rates["outsider"] == (count, percent(10 / count))
+    few = replace(record.findings[0], non_members=10)  # at ten, the smallest rate accuses everybody
+    assert resolution([few]) == [("outsider", 10, None)]
+    assert resolution([replace(few, non_members=11)]) == [("outsider", 11, "90.9 %")]
+
+
+def test_counts_stand_in_a_table_of_their_own(record: Results) -> None:
+    first, second, *_ = record.findings
+    more = replace(second, members=first.members + 1, non_members=first.non_members - 1)
+    third = replace(first, attack="rmia")
+    assert [tuple(row) for row in counts([first, more, third, record.findings[-1]])] == [
+        ("outsider", ("gap", "rmia"), first.members, first.non_members, first.worlds),
+        ("outsider", ("loss",), more.members, more.non_members, more.worlds),
+    ]
+
+
+def test_cells_of_stacked_tables_name_their_column(page: Page) -> None:
+    bodies = page.html.split("<table class=")[1:]
+    assert len(bodies) == 5  # who saw what, attacks by vantage, controls, counts, every measure
+    for body in bodies:
+        cells = re.findall(r"<td([^>]*)>", body.partition("</table>")[0])
+        assert cells
+        assert all("data-label=" in cell or "empty" in cell for cell in cells)
+
+
+def one_sided(folder: Path, finding: Finding, wanted: bool | None) -> Finding:
+    """The finding, asked only about members, only about non-members, or (None) about nobody."""
+    found = read_evidence(folder, str(finding.evidence))
+    asked = found.asked & (found.members == wanted) if wanted is not None else np.zeros_like(found.asked)
+    write_evidence(folder / str(finding.evidence), replace(found, asked=asked))
+    yes, no = int((asked & found.members).sum()), int((asked & ~found.members).sum())
+    metrics = {name: unknown("needs members and non-members", 0.95) for name in finding.metrics}
+    return replace(finding, members=yes, non_members=no, metrics=metrics, slices={})
+
+
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_a_finding_with_one_kind_of_answer_has_no_curve(wanted: bool | None, tmp_path: Path) -> None:
+    record = run(tmp_path, worlds=8, items=20)
+    first, *others = [finding for finding in record.findings if finding.evidence]
+    poor = [one_sided(tmp_path, first, wanted)]
+    write(replace(record, findings=(poor[0], *record.findings[1:])), tmp_path)  # one of an audit
+    text = Page(write_report(tmp_path).read_text()).text
+    many = f"{poor[0].members:,} members and {poor[0].non_members:,} non-members"
+    assert f"outsider, {poor[0].attack} has no curve: it was asked about {many}" in text
+    poor += [one_sided(tmp_path, finding, wanted) for finding in others]
+    write(replace(record, findings=tuple(poor)), tmp_path)  # and all
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "Nothing was measured that a curve could show." in text
+    assert text.count("has no curve") == len(poor)
+
+
+def test_an_attack_with_nobody_to_ask_is_not_run_for_a_reason(
+    folder: Path, record: Results, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "no question is left: this vantage owns every candidate"
+    last = replace(record.findings[-1], status="not run", reason=reason)
+    changed = replace(record, findings=(*record.findings[:-1], last))
+    assert f"not run {reason}" in Page(render(changed, folder)).text
+    monkeypatch.setenv("COLUMNS", "100")
+    cli._show_results(changed, folder)  # the table that `fedsim run` prints
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.strip().startswith(last.attack))
+    assert row.split() == [last.attack, "-", "-", "not", "run"]
+    assert f"{last.audit}, {last.attack}: {reason}" in " ".join(" ".join(lines).split())
+
+
+def test_each_model_is_listed_with_its_whole_sentence() -> None:
+    rows = cli.LISTS["models"]()
+    assert rows["cnn"].endswith("(LeCun et al. 1998).")
+    for text in rows.values():
+        assert text.endswith(".")
+        assert text.count("(") == text.count(")")
+
+
+def test_a_claim_names_its_audit_and_says_when_its_interval_is_simultaneous(folder: Path, record: Results) -> None:
+    first = record.claims[0]
+    sentence = "outsider: the AUC of any attack is at most 0.6 (0.5 is guessing)."
+    joint = replace(first, claim=replace(first.claim, attack="any"), sentence=sentence)
+    text = Page(render(replace(record, claims=(joint,)), folder)).text
+    assert f"{joint.status} {sentence} Measured" in text
+    assert "95 % simultaneous interval" in text
 
 
 def test_roc_curves_pass_through_the_attainable_points_only(record: Results, folder: Path) -> None:

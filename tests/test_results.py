@@ -3,12 +3,15 @@
 import errno
 import io
 import json
+import re
 import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedsim.errors import RunError, ScenarioError
@@ -111,6 +114,10 @@ def test_a_finding_without_numbers_says_why(record: Results) -> None:
         ('"seed": 7,\n  "engine"', '"seed": "7",\n  "engine"', "provenance.seed: Input should be a valid integer"),
         ('"seed": 7,\n  "engine"', '"seed": 7, "luck": 1,\n  "engine"', "provenance.luck"),
         ('"audit": "outsider"', '"audit": "../outsider"', "findings.0.audit"),
+        ('"auc": {', '"oops": {', "findings.0: Value error, a measured finding has at least the metric auc"),
+        ('"advantage": {', '"luck": {', "findings.0: Value error, unknown metric 'luck'"),
+        ('"metric": "tpr@fpr=0.01"', '"metric": "luck"', "claims.0.claim: Value error, unknown metric 'luck'"),
+        ('"source_row": ', '"source_column": ', "source_row: Field required"),
         ("{", "[", "Invalid JSON"),
     ],
 )
@@ -121,6 +128,21 @@ def test_a_damaged_record_is_one_line(folder: Path, tmp_path: Path, old: str, ne
     with pytest.raises(ScenarioError, match=message) as raised:
         read(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_record_of_nobody_or_of_no_scenario_is_one_line(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "results.json").read_text())
+    for part, key, value, message in (
+        ("federation", "clients", [], "federation: Value error, a federation has at least one client"),
+        ("scenario", "effective", {}, "scenario.effective.name: Field required"),
+        ("scenario", "effective", content["scenario"]["effective"] | {"data": {}}, "scenario.effective.data.source"),
+    ):
+        damaged = content | {part: content[part] | {key: value}}
+        (tmp_path / "results.json").write_text(json.dumps(damaged))
+        with pytest.raises(ScenarioError, match=message) as raised:
+            read(tmp_path)
+        assert str(tmp_path / "results.json") in str(raised.value)
+        assert "\n" not in str(raised.value)
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
@@ -159,12 +181,46 @@ def test_equal_evidence_has_equal_bytes_at_any_time(tmp_path: Path) -> None:
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # not the clock's
 
 
-def test_evidence_of_a_wrong_shape_or_type_is_refused(tmp_path: Path) -> None:
-    good = evidence()
-    with pytest.raises(ValueError, match="share one shape"):
-        write_evidence(tmp_path / "x.npz", replace(good, members=good.members[:2]))
-    with pytest.raises(ValueError, match="null_scores must be float64, got object"):
-        write_evidence(tmp_path / "x.npz", replace(good, null_scores=np.zeros((4, 7), dtype=object)))
+GOOD = evidence()
+NAMES = [field.name for field in fields(Evidence)]
+WRONG: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
+    "fewer worlds": ({"members": GOOD.members[:2]}, "scores, members, asked, quantity must share one shape"),
+    "fewer items": ({"null_scores": GOOD.scores}, "null_scores, null_members must share one shape"),
+    "other quantity": ({"quantity": np.zeros((4, 6))}, "must share one shape"),
+    "flat": ({name: getattr(GOOD, name)[0] for name in ("scores", "members", "asked", "quantity")}, "got 1 axes"),
+    "text": ({"scores": GOOD.scores.astype("U9")}, "scores must be float64, got <U9"),
+    "whole numbers": ({"asked": GOOD.asked.astype(np.int64)}, "asked must be bool, got int64"),
+    "not a number": ({"scores": np.where(GOOD.asked, np.nan, 0.0)}, "scores must be finite, got nan"),
+    "infinite": ({"null_scores": np.full((4, 7), -np.inf)}, "null_scores must be finite, got -inf"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_evidence_of_a_wrong_shape_or_type_is_neither_written_nor_read(case: str, tmp_path: Path) -> None:
+    changes, message = WRONG[case]
+    bad = replace(GOOD, **changes)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        write_evidence(tmp_path / "x.npz", bad)
+    assert not (tmp_path / "x.npz").exists()
+    arrays: dict[str, Any] = {name: array for name in NAMES if (array := getattr(bad, name)) is not None}
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ScenarioError, match=re.escape(message)) as raised:
+        read_evidence(tmp_path, "x.npz")
+    assert str(tmp_path / "x.npz") in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("arrays", [{}, {"scores": GOOD.scores, "asked": GOOD.asked}, {"luck": GOOD.scores}])
+def test_evidence_without_its_arrays_is_refused(arrays: dict[str, Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ScenarioError, match="expected the arrays asked, members, scores, got"):
+        read_evidence(tmp_path, "x.npz")
+
+
+def test_evidence_with_an_unknown_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", scores=GOOD.scores, members=GOOD.members, asked=GOOD.asked, luck=GOOD.scores)
+    with pytest.raises(ScenarioError, match="got asked, luck, members, scores"):
+        read_evidence(tmp_path, "x.npz")
 
 
 def test_objects_in_an_evidence_file_are_not_unpickled(tmp_path: Path) -> None:
@@ -186,6 +242,8 @@ def test_missing_damaged_and_outside_evidence_is_refused(tmp_path: Path) -> None
         read_evidence(inside, "cut.npz")
     with pytest.raises(ScenarioError, match="outside the run folder"):
         read_evidence(inside, "../secret.npz")
+    with pytest.raises(ScenarioError, match="outside the run folder"):
+        read_evidence(inside, "cut\0.npz")
 
 
 def test_a_run_folder_appears_whole(tmp_path: Path) -> None:

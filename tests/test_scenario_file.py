@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedsim.errors import ScenarioError
@@ -128,24 +128,6 @@ STRUCTURE = {
     "masked white box": Bad(
         "rounds: 3", "rounds: 3\nrelease: {access: white_box, output: label}", ":5: release", ("leave `output` out",)
     ),
-    "audit named twice": Bad(
-        "[loss, lira]",
-        "[loss]\n  - {name: outsider, attacks: [loss]}",
-        ":8: audits.1.name",
-        ("'outsider' stands twice",),
-    ),
-    "claim about no audit": Bad(
-        END,
-        END + "claims:\n  - {audit: outsidr, at_most: 1}\n",
-        ":9: claims.0.audit",
-        ("no audit", "did you mean outsider?"),
-    ),
-    "claim about no attack": Bad(
-        END,
-        END + "claims:\n- {audit: outsider, attack: los, at_most: 1}\n",
-        ":9: claims.0.attack",
-        ("any, loss", "mean loss?"),
-    ),
 }
 
 MEANING = {
@@ -194,6 +176,21 @@ MEANING = {
     "no such client in collusion": Bad(
         "attacks:", 'vantage: "server+client:9"\n    attacks:', ":7: audits.0.vantage", ("no party 'client:9'",)
     ),
+    "client with leading zeros": Bad(
+        "attacks:",
+        'vantage: "client:03"\n    attacks:',
+        ":7: audits.0.vantage",
+        ("'client:03'; did you mean client:3?",),
+    ),
+    "labels of an attacker": Bad(
+        "attacks: [loss, lira]",
+        'game: {name: labels, client: 2}\n    vantage: "server+client:2"\n    attacks: [unmixing]',
+        ":8: audits.0.vantage",
+        ("client 2 knows its own labels", "game.client"),
+    ),
+    "too few planted worlds": Bad(
+        END, END + "controls: {planted_worlds: 3}\n", ":8: controls.planted_worlds", ("got 3", "0 ", "at least 4")
+    ),
     "labels of no client": Bad(
         "attacks: [loss, lira]",
         "game: {name: labels, client: 4}\n    attacks: [unmixing]",
@@ -209,6 +206,24 @@ MEANING = {
         END + "claims:\n  - {audit: outsider, metric: acu, at_most: 1}\n",
         ":9: claims.0.metric",
         ("auc", "tpr@fpr"),
+    ),
+    "audit named twice": Bad(
+        "[loss, lira]",
+        "[loss]\n  - {name: outsider, attacks: [loss]}",
+        ":8: audits.1.name",
+        ("'outsider' stands twice",),
+    ),
+    "claim about no audit": Bad(
+        END,
+        END + "claims:\n  - {audit: outsidr, at_most: 1}\n",
+        ":9: claims.0.audit",
+        ("no audit", "did you mean outsider?"),
+    ),
+    "claim about no attack": Bad(
+        END,
+        END + "claims:\n- {audit: outsider, attack: los, at_most: 1}\n",
+        ":9: claims.0.attack",
+        ("any, loss", "mean loss?"),
     ),
 }
 
@@ -358,6 +373,16 @@ def test_refuses_an_override_by_its_own_name(override: str, says: str, tmp_path:
     assert says in message
 
 
+def test_accepts_what_is_just_inside_the_bounds(tmp_path: Path) -> None:
+    text = VALID.replace(
+        "attacks: [loss, lira]",
+        'game: {name: labels, client: 2}\n    vantage: "server+server+client:3"\n    attacks: [unmixing]',
+    )
+    for planted in (0, 4):
+        scenario = load(written(tmp_path, text), [f"controls.planted_worlds={planted}"], known=KNOWN).scenario
+        assert scenario.controls.planted_worlds == planted
+
+
 def test_later_errors_about_a_key_get_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, VALID)
     loaded = load(path, ["worlds=9"], known=KNOWN)
@@ -382,6 +407,8 @@ numbers = st.floats(min_value=1e-9, max_value=1e9)
 options = st.dictionaries(words, st.booleans() | st.integers(-(2**62), 2**62) | numbers | words, max_size=3)
 
 
+@example("\x85\U000633ae", {"\u2028a": "\u2029"}, 1.0, None)  # line breaks of Unicode
+@settings(deadline=None)
 @given(words, options, numbers, st.none() | st.integers(1, 10) | st.floats(min_value=1e-6, max_value=1))
 def test_what_is_dumped_loads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, text: str, options: Options, number: float, rate: int | float | None
@@ -397,7 +424,7 @@ def test_what_is_dumped_loads_back_equal(
             Audit(name="b", game=PropertyGame(name="property", column=text, value=text), attacks=("loss_test",)),
             Audit(name="c", game=LabelGame(name="labels", client=3), attacks=("unmixing",)),
         ),
-        claims=(ClaimStatement(audit="a", at_most=number),),
+        claims=(ClaimStatement(audit="a", at_most=min(1.0, number)),),
     )
     known = Known(KNOWN.attacks, strategies={text: options}, mods={text: options}, sources=KNOWN.sources)
     written_out = dump(scenario)

@@ -6,17 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from attacks import ATTACKS
-from fedsim.data import SOURCES
-from fedsim.scenario_file import Known, describe, dump, load, shipped
-from strategies import MODS, STRATEGIES
+from fedsim.scenario_file import describe, dump, load, shipped
+from fedsim.tables import known
 
-KNOWN = Known(
-    attacks={name: attack.game for name, attack in ATTACKS.items()},
-    strategies={name: row.options for name, row in STRATEGIES.items()},
-    mods={name: row.options for name, row in MODS.items()},
-    sources=SOURCES,
-)
+KNOWN = known()
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -81,7 +81,8 @@ def test_reference_attacks_beat_the_threshold_and_controls_hold(source: str) -> 
     assert auc["gap"] < auc["loss"] + 0.02
     assert auc["lira"] > auc["loss"]
     assert auc["watson"] > auc["loss"]
-    # Where the leak is small, the record's own mean with it is known from ten references only, and online gains nothing.
+    # Where the leak is small, the record's own mean with it is known from ten references only, and online gains
+    # nothing.
     assert auc["lira"] > auc["lira_offline"] - 0.03
     assert auc["lira"] > auc["lira_per_example"] - 0.01, "one spread beats a spread for each record with few references"
     assert tpr["gap"] <= 0.01

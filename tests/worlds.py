@@ -25,7 +25,7 @@ def scenario(**changes: Any) -> Scenario:
         "federation": {"rounds": 3, "local": {"epochs": 2, "batch_size": 8, "learning_rate": 0.2}},
         "worlds": 4,
         "audits": ({"name": "outsider", "attacks": ("loss",)},),
-        "controls": {"planted_worlds": 2, "planted_rounds": 2},
+        "controls": {"planted_worlds": 4, "planted_rounds": 2},
     }
     for key, value in changes.items():
         settings[key] = {**settings[key], **value} if isinstance(value, dict) and key in settings else value

@@ -82,8 +82,10 @@ def breast_cancer(request: Request) -> Dataset:
 
 
 def diabetes(request: Request) -> Dataset:
-    """Return the 442 diabetes records; the label is progression above the published median, sex is a column ("1" or "
-    ""2")."""
+    """Return the 442 diabetes records; the label is progression above the published median.
+
+    Columns: sex ("1" or "2") and age.
+    """
     whole_options(request.data, {})
     bunch = load_diabetes(scaled=False)
     text = {name: bunch.data[:, place].astype(str) for place, name in enumerate(bunch.feature_names)}

@@ -31,7 +31,7 @@ class Dataset:
     checked: the source's features were verified against a published file, so a constant feature is no mistake.
     synthetic: nobody ever was a record of it.
     notes: what a reader of the results should know about the preparation.
-    digest: SHA-256 over features and labels.
+    digest: SHA-256 over features, labels and columns.
     """
 
     features: Features
@@ -74,17 +74,18 @@ def dataset(
         raise ScenarioError(f"labels must lie in 0..{len(class_names) - 1}, got {labels.min()}..{labels.max()}")
     y = read_only(labels.astype(np.int64))
     features = read_only(features)
+    columns = MappingProxyType({name: read_only(column) for name, column in columns.items()})
     return Dataset(
         features=features,
         y=y,
         class_names=class_names,
         feature_names=feature_names,
-        columns=MappingProxyType({name: read_only(column) for name, column in columns.items()}),
+        columns=columns,
         encode=encode,
         checked=checked,
         synthetic=synthetic,
         notes=notes,
-        digest=array_digest(features, y),
+        digest=array_digest(features, y, columns=columns),
     )
 
 
@@ -123,10 +124,25 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-def array_digest(*arrays: NDArray[Any]) -> str:
-    """Return the SHA-256 (hex) over shape, type and bytes of the arrays."""
+def array_digest(*arrays: NDArray[Any], columns: Mapping[str, NDArray[Any]] = MappingProxyType({})) -> str:
+    """Return the SHA-256 (hex) over shape, type and bytes of the arrays, and of the columns with their names.
+
+    The order of the columns and the byte order of the machine make no difference.
+    """
     total = hashlib.sha256()
     for array in arrays:
-        total.update(f"{array.shape}{array.dtype.newbyteorder('<').str}".encode())
-        total.update(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).data)
+        _feed(total, array)
+    for name in sorted(columns):
+        total.update(f"column {name!r}".encode())
+        _feed(total, columns[name])
     return total.hexdigest()
+
+
+def _feed(total: "hashlib._Hash", array: NDArray[Any]) -> None:
+    """Feed one array to a running digest."""
+    total.update(f"{array.shape}{array.dtype.newbyteorder('<').str}".encode())
+    if array.dtype.kind == "O":  # its bytes are addresses
+        total.update(repr(array.tolist()).encode())
+    else:
+        plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        total.update(plain.reshape(-1).view(np.uint8).data)

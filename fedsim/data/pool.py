@@ -43,7 +43,7 @@ class Pool:
     dropped_near_duplicates: records dropped because another is too close.
     synthetic: the records are generated.
     notes: what a reader of the results should know about the data.
-    digest: SHA-256 over x, y, owner and roles.
+    digest: SHA-256 over x, y, columns, owner and roles.
     source_digest: SHA-256 over the whole source.
     """
 
@@ -108,14 +108,13 @@ def draw_pool(dataset: Dataset, data: Data, rng: np.random.Generator) -> Pool:
     Args: dataset: all records of the source; data: sizes, clients, partition; rng: decides everything random.
     Raises: ScenarioError for values that are no numbers, constant features, a class with one record, too few records.
     """
-    _check(dataset)
+    _check(dataset, data.path or f"source {data.source}")
     if data.mislabelled > data.candidates:
         raise ScenarioError(f"data.mislabelled: {data.mislabelled} is more than the {data.candidates} candidates")
     if data.clients > data.candidates + data.background:
         raise ScenarioError(
             f"data.clients: {data.clients} clients need a record each, and there are "
-            f"{data.candidates + data.background} "
-            "(candidates and background)"
+            f"{data.candidates + data.background} (candidates and background)"
         )
     owner, client_names = _natural_clients(dataset, data, rng)
     rows = np.flatnonzero(owner != UNUSED)
@@ -128,12 +127,13 @@ def draw_pool(dataset: Dataset, data: Data, rng: np.random.Generator) -> Pool:
     roles = _roles(sizes)
     y, mislabelled = _wrong_labels(dataset.y[used], len(dataset.class_names), data.mislabelled, roles, rng)
     x = dataset.encode(dataset.features[used], roles.population)
+    columns = MappingProxyType({name: read_only(column[used]) for name, column in dataset.columns.items()})
     return Pool(
         source=data.source,
         x=read_only(x),
         y=read_only(y),
         class_names=dataset.class_names,
-        columns=MappingProxyType({name: read_only(column[used]) for name, column in dataset.columns.items()}),
+        columns=columns,
         client_names=client_names,
         owner=read_only(dealt),
         **roles._asdict(),
@@ -143,7 +143,7 @@ def draw_pool(dataset: Dataset, data: Data, rng: np.random.Generator) -> Pool:
         dropped_near_duplicates=len(unique) - len(kept),
         synthetic=dataset.synthetic,
         notes=dataset.notes,
-        digest=array_digest(x, y, dealt, mislabelled, np.asarray(sizes, dtype=np.int64)),
+        digest=array_digest(x, y, dealt, mislabelled, np.asarray(sizes, dtype=np.int64), columns=columns),
         source_digest=dataset.digest,
     )
 
@@ -183,8 +183,7 @@ def resolve_sizes(records: int, data: Data) -> Sizes:
         possible = records - data.background - sum(sizes.values())
         raise ScenarioError(
             f"data.candidates: {data.candidates} candidates and at least {parts} need {fixed + sum(sizes.values())} "
-            "records, and "
-            f"{data.source} has {records} (after duplicates, limit and partition); "
+            f"records, and {data.source} has {records} (after duplicates, limit and partition); "
             + (f"at most {possible} candidates are possible" if possible >= 4 else "reduce the other parts")
         )
     return Sizes(candidates=data.candidates, background=data.background, **sizes)
@@ -209,30 +208,31 @@ def _roles(sizes: Sizes) -> _Roles:
     )
 
 
-def _check(dataset: Dataset) -> None:
+def _check(dataset: Dataset, where: str) -> None:
     """Raise for values that no model can be trained on; published and verified features may be constant."""
     features = dataset.features
-    if features.dtype.kind == "f" and not np.isfinite(features).all():
-        place = np.argwhere(~np.isfinite(features))[0]
-        raise ScenarioError(
-            f"record {place[0] + 1}: {_name(dataset, place[1:])} is {features[tuple(place)]}, not a number"
-        )
+    largest = np.finfo(np.float32).max
+    if features.dtype.kind == "f" and not (fits := np.abs(features) <= largest).all():
+        place = np.argwhere(~fits)[0]
+        value = features[tuple(place)]
+        wrong = "not a number" if np.isnan(value) else f"too large; allowed: up to {largest:.2g}"
+        raise ScenarioError(f"{where}: record {place[0] + 1}: {_name(dataset, place[1:])} is {value}, {wrong}")
     if dataset.checked or dataset.synthetic:
         return
     flat = features.reshape(len(features), -1)
     constant = np.flatnonzero((flat == flat[0]).all(axis=0))
     if len(constant) == flat.shape[1]:
-        raise ScenarioError("all features are constant: there is nothing to learn from them")
+        raise ScenarioError(f"{where}: all features are constant: there is nothing to learn from them")
     if len(constant) and features.ndim == 2:
         raise ScenarioError(
-            f"{_name(dataset, constant[:1])} is constant ({flat[0, constant[0]]:g} in all {len(flat)} records); "
+            f"{where}: {_name(dataset, constant[:1])} is constant (the same in all {len(flat)} records); "
             f"remove {len(constant)} constant feature(s) from the file"
         )
     counts = np.bincount(dataset.y, minlength=len(dataset.class_names))
     if (counts < 2).any():
         rare = int(np.argmin(counts))
         raise ScenarioError(
-            f"class {dataset.class_names[rare]!r} has {counts[rare]} record(s); every class needs 2 or more"
+            f"{where}: class {dataset.class_names[rare]!r} has {counts[rare]} record(s); every class needs 2 or more"
         )
 
 
@@ -296,8 +296,8 @@ def _deal(
         return drawn, np.concatenate([dealt, planted, np.full(sizes.population + sizes.test, UNUSED, dtype=np.int64)])
     raise ScenarioError(
         f"data.partition: in each of {DEAL_TRIES} draws, scheme {data.partition.scheme} left one of {data.clients} "
-        "clients without a "
-        f"record among {len(trains)} candidates and background; take more candidates, fewer clients or less skew"
+        f"clients without a record among {len(trains)} candidates and background; take more candidates, fewer clients "
+        "or less skew"
     )
 
 

@@ -1,6 +1,5 @@
 """The table of data sources: what each is, whose it is, where it lies, and how it is loaded."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,12 +142,10 @@ OWN_FILE = ("csv", "npz")
 def source(name: str) -> Source:
     """Return a row of `SOURCES`.
 
-    Raises: ScenarioError for a name that is not there, with the nearest one that is.
+    Raises: ScenarioError for a name that is not there.
     """
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ScenarioError(f"data.source: unknown source {name!r}{hint}; sources: {', '.join(SOURCES)}")
+        raise ScenarioError(f"data.source: no data source {name!r}; allowed: {', '.join(SOURCES)}")
     return SOURCES[name]
 
 
@@ -181,8 +178,8 @@ def load_dataset(data: Data, scenario_folder: Path = Path()) -> Dataset:
 def get(name: str, folder: Path | None = None, open_url: Open = read_url) -> Path:
     """Download the published files of a source that are not there yet, verify them, and return their folder.
 
-    Args: name: of a source with published files; folder: the data folder, if not `data_folder()`; open_url: address
-    -> bytes.
+    Args: name: of a source with published files; folder: the data folder, if not `data_folder()`; open_url: address ->
+    bytes.
     Raises: ScenarioError for a source that needs no download; RunError where it fails.
     """
     wanted = source(name)
