@@ -142,11 +142,7 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         reason=None,
         metrics=metrics,
         slices=_slices(shared, attack, found),
-        controls={
-            "null": _null(tried.get("null")),
-            "planted": _planted(tried.get("planted")),
-            "blind": _blind(shared.blind, main),
-        },
+        controls=_controls(shared.blind, main, tried.get("null"), tried.get("planted")),
         exposed=_exposed(shared.prepared, found),
         evidence=results.evidence_name(shared.each.audit.name, attack.name),
     )
@@ -165,35 +161,41 @@ def _arrays(tried: Tried | str | None) -> tuple[Floats, Bools, Bools] | tuple[No
     return (tried.scores, tried.exam.members, tried.asked) if isinstance(tried, Tried) else (None, None, None)
 
 
-def _null(tried: Tried | str | None) -> results.Control:
-    found = _control_auc(tried, CONFIDENCE, "There is no null control: no record was set aside for it.")
-    words = {
+CONTROL_WORDS: dict[str, dict[bool | None, str]] = {
+    "null": {
         True: "on answers that have nothing to do with the training, its interval covers 0.5, as it must",
         False: "it sees a leak in answers that have nothing to do with the training: do not trust it here",
         None: "it did not run",
-    }
-    return results.Control(results.quantity(found, CONFIDENCE), covers_chance(found), words[covers_chance(found)])
-
-
-def _planted(tried: Tried | str | None) -> results.Control:
-    found = _control_auc(tried, LEVEL, "The scenario asks for no planted worlds.")
-    words = {
+    },
+    "planted": {
         True: "in over-trained worlds with a planted leak it finds the leak",
         False: "it does not even find a planted leak: its silence means nothing",
         None: "it did not run",
-    }
-    return results.Control(results.quantity(found, LEVEL), found_leak(found), words[found_leak(found)])
-
-
-def _blind(found: Found, exam: Exam) -> results.Control:
-    words = {
+    },
+    "blind": {
         True: "a classifier that sees the data and never a model is at chance, as it must be",
         False: "a classifier that never saw a model tells the answers apart: the worlds differ before any training",
         None: "it did not run",
+    },
+}
+
+
+def _controls(
+    blind: Found, main: Exam, null: Tried | str | None, planted: Tried | str | None
+) -> dict[str, results.Control]:
+    """Return the three controls of a finding: what each measured, whether it passed, and what that means."""
+    no_leak = _control_auc(null, CONFIDENCE, "There is no null control: no record was set aside for it.")
+    known_leak = _control_auc(planted, LEVEL, "The scenario asks for no planted worlds.")
+    facts = "".join(f"; {name.replace('_', ' ')} {value:.3f}" for name, value in main.facts.items())
+    return {
+        "null": _control("null", no_leak, CONFIDENCE, covers_chance(no_leak)),
+        "planted": _control("planted", known_leak, LEVEL, found_leak(known_leak)),
+        "blind": _control("blind", blind, CONFIDENCE, covers_chance(blind), facts),
     }
-    extra = "".join(f"; {name.replace('_', ' ')} {value:.3f}" for name, value in exam.facts.items())
-    passed = covers_chance(found)
-    return results.Control(results.quantity(found, CONFIDENCE), passed, words[passed] + extra)
+
+
+def _control(name: str, found: Found, confidence: float, passed: bool | None, facts: str = "") -> results.Control:
+    return results.Control(results.quantity(found, confidence), passed, CONTROL_WORDS[name][passed] + facts)
 
 
 def _control_auc(tried: Tried | str | None, confidence: float, absent: str) -> Found:
