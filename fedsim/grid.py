@@ -6,7 +6,6 @@ import copy
 import itertools
 import logging
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -82,8 +81,8 @@ class LocalGrid(Grid):
         own = copy.deepcopy(message)
         try:
             return self._app(own, self._contexts[message.metadata.dst_node_id])
-        except Exception:
-            return Message(Error(ERROR_CODE, traceback.format_exc()), reply_to=own)
+        except Exception as error:  # a client that fails answers with an error, as on every runtime of Flower's
+            return Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=own)
 
 
 class ScenarioGrid(Grid):
