@@ -5,12 +5,12 @@ https://arxiv.org/abs/2312.03262
 """
 
 import numpy as np
-from scipy.stats import rankdata
 
 from attacks.decide import both_means
 from attacks.final import FLOOR
 from fedsim.attack import Bools, Case
 from fedsim.errors import NotVisible
+from fedsim.metrics import auc
 from fedsim.views import Floats
 
 GAMMA = 2.0
@@ -59,10 +59,5 @@ def tuned(references: Floats, members: Bools) -> float:
     if len(references) < 2 or truth.all() or not truth.any():
         return UNTUNED
     outside = both_means(references[1:], members[1:])[1]
-    aucs = [_auc(target / np.maximum(blend(outside, a), FLOOR), truth) for a in GRID]
+    aucs = [auc(target / np.maximum(blend(outside, a), FLOOR), truth) for a in GRID]
     return float(GRID[int(np.argmax(aucs))])
-
-
-def _auc(scores: Floats, members: Bools) -> float:
-    inside = members.sum()
-    return float((rankdata(scores)[members].sum() / inside - (inside + 1) / 2) / (~members).sum())
