@@ -1,8 +1,8 @@
 """Tests that need no model of their own: thresholds, calibration by references, quantiles."""
 
 import numpy as np
+import scipy  # its parts take a second to import; each is loaded when it is first used
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from fedsim.attack import Bools, Case
 from fedsim.errors import NotVisible
@@ -132,7 +132,7 @@ def reference_quantile(case: Case) -> Floats:
     of = out.sum(axis=0)
     above, of = np.where(of > 0, above, 1), np.where(of > 0, of, 2)
     difference = both_means(case.references, case.members)[1] - case.target
-    return share_of(above, of, expit(difference))
+    return share_of(above, of, scipy.special.expit(difference))
 
 
 def lower_over_rounds(case: Case) -> Floats:

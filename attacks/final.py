@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.transcript import SERVER, Arrays, Event
-from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, Records, white_box
+from fedsim.views import Answer, Ask, Floats, Ints, Oracle, Public, RecordAsk, white_box
 
 FLOOR = 1e-45
 """Smallest probability inside a logarithm (Carlini et al. 2022)."""
@@ -44,27 +44,46 @@ def keep_latest(state: Latest, event: Event) -> Latest:
     return state._replace(arrays=event.arrays) if event.kind in ("train", "evaluate") else state
 
 
-def asked_records(ask: Ask) -> Records:
-    """Return the items and then the population of a RecordAsk, in one batch."""
+class Asked(NamedTuple):
+    """The items and then the population of a RecordAsk: their x [n, ...] and [m, ...], their labels together [n + m].
+
+    The x stay apart, as they are: so the answer to each is remembered, whoever asks and beside whatever else.
+    """
+
+    x: tuple[NDArray[np.float32], NDArray[np.float32]]
+    y: Ints
+
+
+def asked_records(ask: Ask) -> Asked:
+    """Return what a RecordAsk asks about."""
     if not isinstance(ask, RecordAsk):
         raise TypeError(f"a signal of records needs a RecordAsk, got {type(ask).__name__}")
-    parts = (ask.items, ask.population)
-    return Records(*(np.concatenate([getattr(part, field) for part in parts]) for field in ("x", "y", "owner")))
+    return Asked((ask.items.x, ask.population.x), np.concatenate([ask.items.y, ask.population.y]))
 
 
-def labels(state: Latest, released: Oracle, x: NDArray[np.float32]) -> Ints:
-    """Return the predicted classes [n] of the final model: every release shows them."""
+def answers(oracle: Oracle, *x: NDArray[np.float32]) -> Answer:
+    """Return the answer to several batches, joined."""
+    parts = [oracle(batch) for batch in x]
+    shown = [part.probabilities for part in parts if part.probabilities is not None]
+    joined = np.concatenate(shown) if len(shown) == len(parts) else None
+    return Answer(np.concatenate([part.labels for part in parts]), joined)
+
+
+def labels(state: Latest, released: Oracle, *x: NDArray[np.float32]) -> Ints:
+    """Return the predicted classes [n] of the final model for all batches: every release shows them."""
     oracle = white_box(state.public, state.arrays) if state.final and state.arrays is not None else released
-    return oracle(x).labels
+    return answers(oracle, *x).labels
 
 
-def probabilities(state: Latest, released: Oracle, x: NDArray[np.float32]) -> Floats:
-    """Return the probabilities [n, classes] of the best visible model; NotVisible where only labels are shown."""
+def probabilities(state: Latest, released: Oracle, *x: NDArray[np.float32]) -> Floats:
+    """Return the probabilities [n, classes] of the best visible model for all batches; NotVisible where only labels are
+    shown.
+    """
     if state.final and state.arrays is not None:
-        return _shown(white_box(state.public, state.arrays)(x).probabilities)
-    shown = released(x).probabilities
+        return _shown(answers(white_box(state.public, state.arrays), *x).probabilities)
+    shown = answers(released, *x).probabilities
     if (shown is None or np.isnan(shown).any()) and state.arrays is not None:
-        shown = white_box(state.public, state.arrays)(x).probabilities
+        shown = answers(white_box(state.public, state.arrays), *x).probabilities
     return _shown(shown)
 
 
@@ -141,13 +160,13 @@ def whole(p: Floats, y: Ints) -> Floats:  # noqa: ARG001 - every measure takes (
 
 
 def _measure(measure: Callable[[Floats, Ints], Floats], state: Latest, released: Oracle) -> Floats:
-    records = asked_records(state.ask)
-    return measure(probabilities(state, released, records.x), records.y)
+    asked = asked_records(state.ask)
+    return measure(probabilities(state, released, *asked.x), asked.y)
 
 
 def _hits(state: Latest, released: Oracle) -> Floats:
-    records = asked_records(state.ask)
-    return np.asarray(labels(state, released, records.x) == records.y, dtype=np.float64)
+    asked = asked_records(state.ask)
+    return np.asarray(labels(state, released, *asked.x) == asked.y, dtype=np.float64)
 
 
 def _of_probabilities(measure: Callable[[Floats, Ints], Floats]) -> Signal:

@@ -1,6 +1,6 @@
 """Signals of client updates: does a record's own gradient point the way its alleged owner moved?"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import ceil
 from typing import NamedTuple
 
@@ -9,22 +9,24 @@ import torch
 
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
+from fedsim.gradients import inner, norms, record_gradients
 from fedsim.transcript import SERVER, Arrays, Event, client
-from fedsim.views import Ask, Floats, Ints, Oracle, Parameters, Public, RecordAsk
+from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk
 
 UPDATES_OF_AN_OWNER = 10
 """At most this many updates of a client are compared: the mean has settled by then, and each costs one gradient a
 record.
 """
-GRADIENT_NUMBERS = 20_000_000
-"""Per-record gradients are materialised this many numbers at a time."""
 
 
 class Alignment(NamedTuple):
-    """Sums of cosines [items], how many updates of the owner they cover [items], and the newest broadcast."""
+    """Sums of cosines [items], how many updates of the owner they cover [items], which items are said to be whose, and
+    the newest broadcast.
+    """
 
     public: Public
     ask: RecordAsk
+    owned: Mapping[str, Ints]
     total: Floats
     updates: Ints
     last_round: Mapping[str, int]
@@ -35,7 +37,9 @@ class Alignment(NamedTuple):
 def _start(public: Public, ask: Ask) -> Alignment:
     if not isinstance(ask, RecordAsk):
         raise TypeError(f"a signal of records needs a RecordAsk, got {type(ask).__name__}")
-    return Alignment(public, ask, np.zeros(len(ask.items)), np.zeros(len(ask.items), dtype=np.int64), {})
+    owner = ask.items.owner
+    owned = {client(int(index)): np.flatnonzero(owner == index) for index in np.unique(owner)}
+    return Alignment(public, ask, owned, np.zeros(len(owner)), np.zeros(len(owner), dtype=np.int64), {})
 
 
 def comparable(broadcast: Arrays, reply: Arrays) -> bool:
@@ -49,15 +53,14 @@ def comparable(broadcast: Arrays, reply: Arrays) -> bool:
 def _step(state: Alignment, event: Event) -> Alignment:
     if event.kind == "train" and event.sender == SERVER and event.arrays and event.round != state.broadcast_round:
         return state._replace(broadcast=event.arrays, broadcast_round=event.round)
-    if event.kind != "train-reply" or event.round != state.broadcast_round or state.broadcast is None:
+    rows = state.owned.get(event.sender)
+    if event.kind != "train-reply" or event.round != state.broadcast_round or state.broadcast is None or rows is None:
         return state
     if not comparable(state.broadcast, event.arrays) or not _due(state, event):
         return state
-    rows = np.flatnonzero([client(int(owner)) == event.sender for owner in state.ask.items.owner])
     total, updates = state.total.copy(), state.updates.copy()
-    if len(rows):
-        total[rows] += cosines(state, event.arrays, rows)
-        updates[rows] += 1
+    total[rows] += cosines(state, event.arrays, rows)
+    updates[rows] += 1
     return state._replace(total=total, updates=updates, last_round={**state.last_round, event.sender: event.round})
 
 
@@ -75,30 +78,16 @@ def cosines(state: Alignment, reply: Arrays, rows: Ints) -> Floats:
     overparameterized models", ICLR 2023, https://openreview.net/forum?id=QsCSLPP55Ku
     """
     assert state.broadcast is not None
-    parameters = {name: torch.from_numpy(np.array(array)) for name, array in state.broadcast.items()}
-    moved = {name: value - torch.from_numpy(np.array(reply[name])) for name, value in parameters.items()}
-    chunk = max(1, GRADIENT_NUMBERS // sum(value.numel() for value in parameters.values()))
+    parameters = {name: torch.tensor(array) for name, array in state.broadcast.items()}
     dtype = next(iter(parameters.values())).dtype
-    x = torch.from_numpy(np.array(state.ask.items.x[rows])).to(dtype)
-    y = torch.from_numpy(np.array(state.ask.items.y[rows]))
-
-    def loss(parameters: Parameters, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(state.public.apply(parameters, x[None]), y[None])
-
-    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
-    inner, squares = [], []
-    for start in range(0, len(rows), chunk):
-        parts = gradients(parameters, x[start : start + chunk], y[start : start + chunk])
-        flat = {name: part.flatten(1) for name, part in parts.items()}
-        inner.append(_total(part @ moved[name].flatten() for name, part in flat.items()))
-        squares.append(_total(part.square().sum(dim=1) for part in flat.values()))
-    lengths = np.sqrt(np.concatenate(squares) * _total(part.square().sum() for part in moved.values()))
-    return np.asarray(np.where(lengths > 0, np.concatenate(inner) / np.where(lengths > 0, lengths, 1), 0))
-
-
-def _total(parts: Iterable[torch.Tensor]) -> Floats:
-    """Return the sum of one term for each parameter, in float64."""
-    return np.asarray(torch.stack([part.double() for part in parts]).sum(dim=0).numpy())
+    moved = {
+        name: torch.as_tensor(np.subtract(array, reply[name]), dtype=dtype) for name, array in state.broadcast.items()
+    }
+    x, y = torch.from_numpy(state.ask.items.x[rows]).to(dtype), torch.from_numpy(state.ask.items.y[rows])
+    pieces = [(inner(g, moved), norms(g)) for g in record_gradients(state.public.apply, parameters, x, y)]
+    products, lengths = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    lengths *= norms({name: value[None] for name, value in moved.items()})
+    return np.asarray(torch.where(lengths > 0, products / lengths, 0.0).numpy())
 
 
 def _finish(state: Alignment, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all

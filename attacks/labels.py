@@ -4,7 +4,7 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
+import scipy  # its parts take a second to import; each is loaded when it is first used
 
 from attacks.gradients import comparable
 from fedsim.attack import Signal
@@ -79,7 +79,7 @@ def label_counts(public: Public, ask: LabelAsk, broadcast: Arrays, reply: Arrays
 def simplex_least_squares(matrix: Floats, target: Floats) -> Floats:
     """Return q >= 0 with sum 1 that minimises |matrix q - target|."""
     weight = 1e4 * max(1.0, float(np.abs(matrix).max()))  # makes the constraint sum(q) = 1 outweigh every residual
-    solution, _ = nnls(np.vstack([matrix, np.full(matrix.shape[1], weight)]), np.append(target, weight))
+    solution, _ = scipy.optimize.nnls(np.vstack([matrix, np.full(matrix.shape[1], weight)]), np.append(target, weight))
     return np.asarray(solution / solution.sum())
 
 

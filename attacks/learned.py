@@ -1,18 +1,20 @@
-"""Tests that train a model of their own: shadow classifiers and a regression of what is normal for a record."""
+"""Tests that train a model of their own: shadow classifiers and a regression of what is normal for a record.
+
+scikit-learn takes a second to import, so each function imports what it needs.
+"""
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
-from sklearn.preprocessing import StandardScaler
 
 from attacks.decide import STARVED, item_labels
 from fedsim.attack import Bools, Case
 from fedsim.errors import NotVisible
 from fedsim.views import Floats, RecordAsk
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
 SHADOW_WORLDS = 8
 """Reference worlds, drawn at random, that the shadow classifiers learn from: more cost time and change little."""
@@ -74,6 +76,10 @@ def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Gen
     """Return the log-odds [k] of `target` [k, features], learned from `vectors` [worlds, n, features]; 0 where only one
     side is known.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.preprocessing import StandardScaler
+
     if members.all() or not members.any():
         return np.zeros(len(target))
     network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=0.01, max_iter=50, random_state=int(rng.integers(2**31)))
@@ -93,6 +99,8 @@ def quantile_regression(case: Case) -> Floats:
     mu and log sigma^2 are gradient-boosted trees on the leading principal components of x and on y.
     Source: Bertran et al., "Scalable membership inference attacks via quantile regression", NeurIPS 2023.
     """
+    from sklearn.decomposition import PCA
+
     if not isinstance(case.ask, RecordAsk):
         raise TypeError(f"a test of records needs a RecordAsk, got {type(case.ask).__name__}")
     if len(case.population) < LEAST_PUBLIC:
@@ -111,5 +119,7 @@ def quantile_regression(case: Case) -> Floats:
     return np.asarray((case.target - mean.predict(asked)) / np.exp(spread.predict(asked) / 2), dtype=np.float64)
 
 
-def _trees() -> HistGradientBoostingRegressor:
+def _trees() -> "HistGradientBoostingRegressor":
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
     return HistGradientBoostingRegressor(max_iter=40, max_leaf_nodes=15, early_stopping=False, random_state=0)

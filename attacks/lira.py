@@ -8,7 +8,7 @@ https://arxiv.org/abs/2112.03570
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+import scipy  # its parts take a second to import; each is loaded when it is first used
 
 from attacks.decide import mean_shift, side_means
 from fedsim.attack import Bools, Case
@@ -64,7 +64,7 @@ def fits(case: Case, spread: Spread) -> tuple[Side, Side]:
 def online(case: Case, spread: Spread) -> Floats:
     """Return log N(margin; in) - log N(margin; out) [n]."""
     inside, outside = fits(case, spread)
-    score = norm.logpdf(case.target, *inside) - norm.logpdf(case.target, *outside)
+    score = scipy.stats.norm.logpdf(case.target, *inside) - scipy.stats.norm.logpdf(case.target, *outside)
     return np.asarray(score, dtype=np.float64)
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.final import Latest, asked_records, keep_latest, labels, watch
+from attacks.final import Latest, keep_latest, labels, watch
 from fedsim.attack import Signal
 from fedsim.randomness import generator
 from fedsim.views import Floats, Oracle, RecordAsk
@@ -37,10 +37,10 @@ def noisy(
 def _finish(state: Latest, released: Oracle) -> Floats:
     if not isinstance(state.ask, RecordAsk):
         raise TypeError(f"a signal of records needs a RecordAsk, got {type(state.ask).__name__}")
-    everything, items = asked_records(state.ask), state.ask.items
-    low, high = everything.x.min(axis=0), everything.x.max(axis=0)
-    two_valued = ((everything.x == low) | (everything.x == high)).all(axis=0)
-    copies = noisy(items.x, two_valued, everything.x.astype(np.float64).std(axis=0), low + high - items.x)
+    items, everything = state.ask.items, np.concatenate([state.ask.items.x, state.ask.population.x])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    two_valued = ((everything == low) | (everything == high)).all(axis=0)
+    copies = noisy(items.x, two_valued, everything.astype(np.float64).std(axis=0), low + high - items.x)
     kept = np.mean([labels(state, released, copy) == items.y for copy in chain([items.x], copies)], axis=0)
     return np.concatenate([kept, np.full(len(everything) - len(items), np.nan)])
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.final import asked_records, cross_entropy
+from attacks.final import answers, asked_records, cross_entropy
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.transcript import SERVER, Arrays, Event
@@ -43,8 +43,9 @@ def _step(state: Trajectory, event: Event) -> Trajectory:
 
 
 def _losses(state: Trajectory, arrays: Arrays) -> Floats:
-    records = asked_records(state.ask)
-    return cross_entropy(softmax(query(state.public, arrays, records.x)), records.y)
+    asked = asked_records(state.ask)
+    logits = np.concatenate([query(state.public, arrays, x) for x in asked.x])
+    return cross_entropy(softmax(logits), asked.y)
 
 
 def _finish(state: Trajectory, released: Oracle) -> Floats:
@@ -53,10 +54,10 @@ def _finish(state: Trajectory, released: Oracle) -> Floats:
     rounds = state.public.rounds
     losses = dict(state.losses)
     if rounds not in losses:
-        records = asked_records(state.ask)
-        shown = released(records.x).probabilities
+        asked = asked_records(state.ask)
+        shown = answers(released, *asked.x).probabilities
         if shown is not None and not np.isnan(shown).any():
-            losses[rounds] = cross_entropy(shown, records.y)
+            losses[rounds] = cross_entropy(shown, asked.y)
     unseen = np.full(len(next(iter(losses.values()))), np.nan)
     return np.stack([losses.get(column, unseen) for column in range(rounds + 1)], axis=1)
 

@@ -2,7 +2,7 @@
 SuperLink.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from fedsim.data.pool import Pool
 from fedsim.game import World
-from fedsim.grid import ARRAYS, CONFIG, METRICS, ScenarioGrid, ask_roster, who_reply
+from fedsim.grid import ARRAYS, CONFIG, METRICS, PROXIMAL, Decoder, ScenarioGrid, ask_roster, who_reply
 from fedsim.models import Model, Params, build
 from fedsim.randomness import derive, flower_globals, generator, torch_generator
 from fedsim.scenario import Scenario
-from fedsim.training import evaluate, train
-from fedsim.transcript import Event
+from fedsim.training import Task, Trained, evaluate, train
+from fedsim.transcript import Array, Event
+
+MEASURED = 5
+"""The utility of a world is measured this many times after the start; each takes a pass over all its records."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,24 @@ class Bench:
         """Return the model of a world."""
         return build(world.model, tuple(self.x.shape[1:]), self.classes)
 
-    def receive(self, record: ArrayRecord) -> Params:
-        """Return the parameters in a message as tensors of this bench."""
-        return {
-            name: torch.from_numpy(np.array(array.numpy())).to(self.x.device, self.x.dtype)
-            for name, array in record.items()
-        }
+
+class Inbox:
+    """Receives parameters as tensors of a bench; messages that carry the same bytes share theirs."""
+
+    def __init__(self) -> None:
+        self._decode = Decoder()
+        self._arrays: Mapping[str, Array] = {}
+        self._params: Params = {}
+
+    def __call__(self, setup: Bench, record: ArrayRecord) -> Params:
+        """Return the parameters in a message; nobody may move them in place."""
+        arrays = self._decode(record)
+        if arrays is not self._arrays:
+            self._arrays = arrays
+            self._params = {
+                name: torch.from_numpy(array).to(setup.x.device, setup.x.dtype) for name, array in arrays.items()
+            }
+        return self._params
 
 
 class Stock(NamedTuple):
@@ -90,9 +105,50 @@ def cohort(setup: Bench, world: World, number: int) -> list[int]:
     return [k for k, coin in zip(available, rng.random(len(available)), strict=True) if coin < wanted]
 
 
-def client_app(world: World, prepare: Callable[[], Bench], mods: Sequence[Mod]) -> ClientApp:
-    """Return the ClientApp of a world. `prepare` loads the bench where the client runs (another process, on Ray)."""
+def cohort_size(world: World) -> float:
+    """Return how many clients take part in a round, on average."""
+    active = sum(len(rows) > 0 for rows in world.rows)
+    wanted = world.federation.clients_per_round
+    return active if wanted is None else min(wanted, active) if isinstance(wanted, int) else wanted * active
+
+
+def local_task(
+    setup: Bench,
+    world: World,
+    party: int,
+    number: int,
+    params: Params,
+    proximal_mu: float,
+    memory: dict[str, torch.Tensor],
+) -> Task:
+    """Return the local training of client `party` in round `number` of a world."""
+    names = (world.name, "client", party, "round", number)
+    return Task(
+        setup.model(world),
+        params,
+        setup.x,
+        setup.y,
+        torch.from_numpy(world.rows[party]),
+        world.federation.local,
+        generator(setup.seed, *names),
+        torch_generator(setup.seed, *names),
+        proximal_mu,
+        memory,
+    )
+
+
+def client_app(
+    world: World,
+    prepare: Callable[[], Bench],
+    mods: Sequence[Mod],
+    train_task: Callable[[Task], Trained] = train,
+) -> ClientApp:
+    """Return the ClientApp of a world. `prepare` loads the bench where the client runs (another process, on Ray);
+    `train_task` does the local training.
+    """
     app = ClientApp()
+    receive = Inbox()
+    kept: dict[int, dict[str, torch.Tensor]] = {}
 
     def seeded(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Seed what Flower's own mods draw from, so that a client's noise is its own on every engine."""
@@ -100,25 +156,14 @@ def client_app(world: World, prepare: Callable[[], Bench], mods: Sequence[Mod]) 
         with flower_globals(derive(prepare().seed, *names)):
             return call_next(message, context)
 
-    @app.train(mods=[seeded, *mods])
+    @app.train(mods=[seeded, *mods] if mods else [])
     def train_message(message: Message, context: Context) -> Message:
         setup = prepare()
         party = int(context.node_config["partition-id"])
-        config = message.content.config_records[CONFIG]
-        number = _round(message)
-        rows = torch.from_numpy(world.rows[party])
-        names = (world.name, "client", party, "round", number)
-        trained = train(
-            setup.model(world),
-            setup.receive(message.content.array_records[ARRAYS]),
-            setup.x[rows],
-            setup.y[rows],
-            world.federation.local,
-            generator(setup.seed, *names),
-            torch_generator(setup.seed, *names),
-            proximal_mu=float(config.get("proximal-mu", 0.0)),  # type: ignore[arg-type]
-        )
-        return _reply(message, {"num-examples": len(rows), "train_loss": trained.loss}, trained.params)
+        mu = float(message.content.config_records[CONFIG].get(PROXIMAL, 0.0))  # type: ignore[arg-type]
+        params = receive(setup, message.content.array_records[ARRAYS])
+        trained = train_task(local_task(setup, world, party, _round(message), params, mu, kept.setdefault(party, {})))
+        return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": trained.loss}, trained.params)
 
     @app.evaluate()
     def evaluate_message(message: Message, context: Context) -> Message:
@@ -127,15 +172,23 @@ def client_app(world: World, prepare: Callable[[], Bench], mods: Sequence[Mod]) 
         if not len(rows):
             return _reply(message, {"num-examples": 0, "loss": 0.0, "accuracy": 0.0})
         result = evaluate(
-            setup.model(world), setup.receive(message.content.array_records[ARRAYS]), setup.x[rows], setup.y[rows]
+            setup.model(world),
+            receive(setup, message.content.array_records[ARRAYS]),
+            setup.x[rows],
+            setup.y[rows],
         )
         return _reply(message, {"num-examples": len(rows), "loss": result.loss, "accuracy": result.accuracy})
+
+    answer_who(app)
+    return app
+
+
+def answer_who(app: ClientApp) -> None:
+    """Let a ClientApp say which client it is."""
 
     @app.query("who")
     def who_message(message: Message, context: Context) -> Message:
         return who_reply(message, context)
-
-    return app
 
 
 def _round(message: Message) -> int:
@@ -151,12 +204,29 @@ def _reply(message: Message, metrics: dict[str, int | float], params: Params | N
 
 @dataclass
 class Outcome:
-    """Filled in while a ServerApp runs: Flower gives no other way to hand a result back."""
+    """Filled in while a ServerApp runs: Flower gives no other way to hand a result back.
+
+    utility: train accuracy, train loss, test accuracy and test loss at each of `measured_rounds`.
+    """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    utility: list[tuple[float, float, float, float]] = field(
-        default_factory=list
-    )  # train accuracy, train loss, test accuracy, test loss
+    utility: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+
+def measured_rounds(rounds: int) -> tuple[int, ...]:
+    """Return after which rounds the utility is measured: a handful, from 0 to the last."""
+    return tuple(sorted({round(part * rounds / MEASURED) for part in range(MEASURED + 1)}))
+
+
+def utility(setup: Bench, world: World, params: Params) -> tuple[float, float, float, float]:
+    """Return train accuracy, train loss, test accuracy and test loss of a model, as an observer outside the federation
+    measures them (never on the transcript).
+    """
+    members = torch.from_numpy(np.concatenate(world.rows))
+    train_part, test_part = (
+        evaluate(setup.model(world), params, setup.x[rows], setup.y[rows]) for rows in (members, setup.test)
+    )
+    return train_part.accuracy, train_part.loss, test_part.accuracy, test_part.loss
 
 
 def server_app(
@@ -169,17 +239,14 @@ def server_app(
     """Return the ServerApp of a world.
 
     make_strategy(evaluate_clients) builds the Flower strategy; sink receives every event; outcome receives the final
-    model and, for each round from 0, the utility as an observer outside the federation measures it (never on the
-    transcript).
+    model and the utility on the way.
     """
     app = ServerApp()
-    members = torch.from_numpy(np.concatenate(world.rows))
-    model = setup.model(world)
+    receive = Inbox()
 
-    def judge(_number: int, arrays: ArrayRecord) -> None:
-        params = setup.receive(arrays)
-        parts = [evaluate(model, params, setup.x[rows], setup.y[rows]) for rows in (members, setup.test)]
-        outcome.utility.append((parts[0].accuracy, parts[0].loss, parts[1].accuracy, parts[1].loss))
+    def judge(number: int, arrays: ArrayRecord) -> None:
+        if number in measured_rounds(world.federation.rounds):
+            outcome.utility.append(utility(setup, world, receive(setup, arrays)))
 
     def who_is_in(number: int) -> Iterable[int]:
         return cohort(setup, world, number)

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from fedsim import __version__
 from fedsim.errors import RunError, ScenarioError
+from fedsim.processes import default_workers, late_interrupt, warm_up
 from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped
 
 if TYPE_CHECKING:
@@ -136,10 +137,13 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the run folder.")] = False,
 ) -> None:
     """Run a scenario, attack it, and write results and a report."""
-    loaded = _load(scenario, set_, seed)
-    from attacks import ATTACKS
-    from fedsim.run import execute
-    from fedsim.tables import recipes
+    if engine != "ray" and (workers or default_workers()) > 1:
+        warm_up()
+    with late_interrupt():  # torch may abort where Ctrl-C interrupts its import
+        loaded = _load(scenario, set_, seed)
+        from attacks import ATTACKS
+        from fedsim.run import execute
+        from fedsim.tables import recipes
 
     with _progress(quiet) as report, _located(loaded):
         _check_device(loaded.scenario.device)
@@ -158,7 +162,7 @@ def check(
     """Check a scenario, and print what a run would cost and what it could resolve."""
     loaded = _load(scenario, set_, seed)
     from attacks import ATTACKS
-    from fedsim.plan import default_workers, plan
+    from fedsim.plan import plan
     from fedsim.tables import recipes
 
     with _located(loaded):

@@ -2,190 +2,60 @@
 kept.
 """
 
-import hashlib
+import gc
 import importlib.util
-import multiprocessing
-import signal
 import tempfile
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import lru_cache, partial
+from math import ceil
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 import torch
-from flwr.app import Context, RecordDict
-from flwr.app.user_config import UserConfig
-from flwr.clientapp.typing import Mod
 from flwr.serverapp import ServerApp
-from flwr.serverapp.strategy import Strategy
 
-from fedsim.apps import Bench, Outcome, Stock, bench, client_app, server_app
-from fedsim.attack import Signal
-from fedsim.errors import NotVisible, RunError, ScenarioError, Stopped
-from fedsim.game import World
-from fedsim.grid import RUN_ID, LocalGrid, task_identity
-from fedsim.release import released
-from fedsim.scenario import Plugin, Scenario
-from fedsim.threads import pin, pinned
-from fedsim.transcript import PUBLIC, SERVER, Event, frozen, update_digest
-from fedsim.views import Ask, Floats, Public, Vantage, sees
+from fedsim.apps import Bench, Outcome, bench, cohort_size, server_app
+from fedsim.errors import ScenarioError
+from fedsim.grid import task_identity
+from fedsim.job import Job, WorldResult
+from fedsim.lockstep import make_client, run_together, serve
+from fedsim.models import build
+from fedsim.processes import side_by_side
+from fedsim.threads import pin, pinned, settled, tune_allocator
+from fedsim.transcript import Event
+from fedsim.watch import Watch
 
-EngineName = Literal["serial", "ray"]
+EngineName = Literal["lockstep", "serial", "ray"]
 
-
-class Recipes(NamedTuple):
-    """How names in a scenario become Flower objects; module-level functions, since worker processes receive them."""
-
-    strategy: Callable[[Plugin, bool], Strategy]
-    mods: Callable[[Sequence[Plugin]], list[Mod]]
-    min_clients: Callable[[Plugin], int]  # fewest replies a round with which the strategy does what its name says
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One signal measured from one vantage on one set of questions, in some of the worlds."""
-
-    name: str
-    vantage: Vantage
-    ask: Ask
-    signal: Signal
-    worlds: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a process needs to run any world of a draw."""
-
-    scenario: Scenario
-    stock: Stock
-    worlds: tuple[World, ...]
-    probes: tuple[Probe, ...]
-    vantages: tuple[Vantage, ...]
-    recipes: Recipes
-
-
-@dataclass(frozen=True)
-class WorldResult:
-    """What a world leaves behind.
-
-    signals: probe name -> float64 [rows, ...]. not_visible: probe name -> why. utility: float64 [rounds + 1, 4]: train
-    accuracy, train loss, test accuracy, test loss. transcript, model: SHA-256 of all messages, and of the final
-    parameters. sights: vantage -> messages by kind.
-    """
-
-    signals: Mapping[str, Floats]
-    not_visible: Mapping[str, str]
-    utility: Floats
-    transcript: str
-    model: str
-    sights: Mapping[str, Mapping[str, int]]
-    carried: Mapping[str, bool]
-
-
-def public_facts(setup: Bench, world: World) -> Public:
-    """Return what every party of a world knows."""
-    model = setup.model(world)
-    local = world.federation.local
-    return Public(
-        classes=setup.classes,
-        clients=setup.clients,
-        rounds=world.federation.rounds,
-        apply=lambda params, x: model.apply(dict(params), x, None),
-        local_epochs=local.epochs,
-        batch_size=local.batch_size,
-        learning_rate=local.learning_rate,
-        optimizer=local.optimizer,
-    )
+MEMORY = 2 * 2**30
+"""Bytes that the worlds under way may take, unless a run says otherwise."""
+MODELS_TOGETHER = 64
+"""Beyond so many small models, training them together gains nothing more."""
+PIECES = 4
+"""Pieces of work for each process, at least."""
 
 
 def run_world(
     job: Job, index: int, setup: Bench, engine: EngineName = "serial", spare: Callable[[Event], None] | None = None
 ) -> WorldResult:
-    """Return what world `index` of the job leaves behind; `spare`, if given, receives every event too (tests,
-    transcripts on disk).
+    """Return what world `index` of the job leaves behind, alone on an engine that runs one world at a time; `spare`, if
+    given, receives every event too (tests, transcripts on disk).
 
     Raises RunError where a client fails or the final model is not finite.
     """
-    world = job.worlds[index]
-    facts = public_facts(setup, world)
-    probes = [probe for probe in job.probes if index in probe.worlds]
-    states = {probe.name: probe.signal.start(facts, probe.ask) for probe in probes}
-    hidden: dict[str, str] = {}
-    transcript = hashlib.sha256()
-    sights: dict[str, Counter[str]] = {str(vantage): Counter() for vantage in job.vantages}
-    carried = dict.fromkeys(sights, False)
-
-    def watch(event: Event) -> None:
-        update_digest(transcript, event)
-        for vantage in job.vantages:
-            if sees(vantage, event):
-                sights[str(vantage)][event.kind] += 1
-                carried[str(vantage)] |= bool(event.arrays)
-        for probe in probes:
-            if probe.name not in hidden and sees(probe.vantage, event):
-                try:
-                    states[probe.name] = probe.signal.step(states[probe.name], event)
-                except NotVisible as reason:
-                    hidden[probe.name] = str(reason)
-        if spare is not None:
-            spare(event)
-
-    outcome = Outcome()
-    _run_federation(job, world, setup, engine, watch, outcome)
-    arrays = frozen(outcome.arrays)
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise RunError(
-            f"world {world.name}: training diverged, the final model is not finite; lower "
-            "federation.local.learning_rate"
-        )
-    receiver = PUBLIC if job.scenario.release.access == "white_box" else SERVER
-    final = Event(world.federation.rounds, "final", SERVER, receiver, arrays, {})
-    watch(final)
-    oracle = released(facts, arrays, job.scenario.release)
-    signals: dict[str, Floats] = {}
-    for probe in probes:
-        if probe.name not in hidden:
-            try:
-                signals[probe.name] = probe.signal.finish(states[probe.name], oracle)
-            except NotVisible as reason:
-                hidden[probe.name] = str(reason)
-    model = hashlib.sha256()
-    update_digest(model, final)
-    return WorldResult(
-        signals=signals,
-        not_visible=hidden,
-        utility=np.array(outcome.utility, dtype=np.float64),
-        transcript=transcript.hexdigest(),
-        model=model.hexdigest(),
-        sights={name: dict(counts) for name, counts in sights.items()},
-        carried=carried,
-    )
-
-
-def _run_federation(
-    job: Job, world: World, setup: Bench, engine: EngineName, sink: Callable[[Event], None], outcome: Outcome
-) -> None:
-    server = server_app(setup, world, partial(job.recipes.strategy, world.federation.strategy), sink, outcome)
-    mods = job.recipes.mods(world.federation.mods)
+    world, outcome = job.worlds[index], Outcome()
+    watch = Watch(job, index, setup, spare)
+    server = server_app(setup, world, partial(job.recipes.strategy, world.federation.strategy), watch.see, outcome)
     if engine == "ray":
-        _run_on_ray(world, setup, mods, server)
-        return
-    with task_identity():
-        grid = LocalGrid(client_app(world, lambda: setup, mods), setup.clients)
-        context = Context(
-            run_id=RUN_ID, node_id=0, node_config=UserConfig(), state=RecordDict(), run_config=UserConfig()
-        )
-        server(grid, context)
+        _run_on_ray(job, index, setup, server)
+    else:
+        with task_identity():
+            serve(server, make_client(job, index, lambda: setup), setup.clients)
+    return watch.finish(outcome)
 
 
-def _run_on_ray(world: World, setup: Bench, mods: list[Mod], server: ServerApp) -> None:
+def _run_on_ray(job: Job, index: int, setup: Bench, server: ServerApp) -> None:
     """Run a world on Flower's own simulation engine, one actor a processor; each reads the bench once from a file."""
     if importlib.util.find_spec("ray") is None:
         raise ScenarioError("engine ray needs Flower's simulation extra: pip install 'fedsim-privacy[ray]'")
@@ -196,7 +66,7 @@ def _run_on_ray(world: World, setup: Bench, mods: list[Mod], server: ServerApp) 
         torch.save({field.name: getattr(setup, field.name) for field in fields(setup)}, path)
         run_simulation(
             server_app=server,
-            client_app=client_app(world, partial(_bench_from, str(path)), mods),
+            client_app=make_client(job, index, partial(_bench_from, str(path))),
             num_supernodes=setup.clients,
             backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
         )
@@ -211,61 +81,81 @@ def _bench_from(path: str) -> Bench:
 # Worlds in worker processes
 
 
-_worker: dict[str, tuple[Job, Bench]] = {}  # what the initializer of a worker process leaves for its tasks
+_worker: dict[str, tuple[Job, Bench, bool]] = {}  # what the initializer of a worker process leaves for its tasks
 
 
-def _start_worker(job: Job) -> None:
+def _start_worker(given: tuple[Job, bool]) -> None:
+    job, messages = given
     pin()
-    _worker["job"] = (job, bench(job.scenario, job.stock))
+    tune_allocator()
+    _worker["job"] = (job, bench(job.scenario, job.stock), messages)
+    gc.freeze()  # see `settled`
 
 
-def _work(index: int) -> WorldResult:
-    job, setup = _worker["job"]
-    return run_world(job, index, setup)
+def _run(
+    job: Job, indices: Sequence[int], setup: Bench, engine: EngineName, messages: bool
+) -> Iterator[tuple[int, WorldResult]]:
+    if engine == "lockstep":
+        yield from run_together(job, indices, setup, messages=messages)
+    else:
+        for index in indices:
+            yield index, run_world(job, index, setup, engine)
 
 
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Let processes started inside the block ignore Ctrl-C: the parent hears it and ends them in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _work(indices: Sequence[int], engine: EngineName) -> list[tuple[int, WorldResult]]:
+    job, setup, messages = _worker["job"]
+    return list(_run(job, indices, setup, engine, messages))
+
+
+def world_bytes(job: Job, index: int) -> int:
+    """Return about how much memory world `index` takes while it runs: the models of a round, as messages and as
+    arrays, and the inner products that stacked training keeps.
+    """
+    world, features = job.worlds[index], job.stock.x[0].size
+    start = build(world.model, job.stock.x.shape[1:], job.stock.classes).init(torch.Generator().manual_seed(0))
+    numbers = (3 * cohort_size(world) + 4) * sum(value.numel() for value in start.values())
+    numbers += sum(len(rows) ** 2 for rows in world.rows if len(rows) <= 2 * features)
+    return round(numbers) * (8 if job.scenario.dtype == "float64" else 4)
+
+
+def chunks(job: Job, indices: Sequence[int], workers: int, memory: int) -> list[Sequence[int]]:
+    """Return `indices` in pieces that advance together: enough models to train at once, few enough to fit `memory`
+    bytes with `workers` pieces under way, and several pieces a worker, so that nobody waits long for the last and
+    little is lost when a run is stopped.
+    """
+    if not indices:
+        return []
+    largest = max(world_bytes(job, index) for index in indices[:: max(1, len(indices) // 8)])
+    smallest = min(cohort_size(job.worlds[index]) for index in indices)
+    useful, fitting = ceil(MODELS_TOGETHER / max(smallest, 1)), memory // (workers * largest)
+    size = max(1, min(useful, fitting, len(indices) // (PIECES * workers)))
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def run_worlds(
-    job: Job, indices: Sequence[int], *, engine: EngineName = "serial", workers: int = 1
+    job: Job,
+    indices: Sequence[int],
+    *,
+    engine: EngineName = "lockstep",
+    workers: int = 1,
+    memory: int = MEMORY,
+    messages: bool = False,
 ) -> Iterator[tuple[int, WorldResult]]:
     """Yield (world, what it leaves behind) for each of `indices`, in the order they finish; the numbers do not depend
-    on `workers`.
+    on `workers` or `memory`.
 
-    serial: each world in one process, `workers` of them side by side. ray: one world after the other on Flower's
-    simulation engine.
+    lockstep: worlds in pieces that advance together, `workers` processes fed from one queue. serial: each world alone,
+    in `workers` processes. ray: one world after the other on Flower's simulation engine. memory: bytes that the worlds
+    under way may take, besides the records and the code. messages: send every message through Flower, also where
+    lockstep could do without.
     """
-    if engine == "ray" or workers == 1 or len(indices) == 1:
-        with pinned():
+    pieces = chunks(job, indices, workers, memory) if engine == "lockstep" else [[index] for index in indices]
+    if engine == "ray" or workers == 1 or len(pieces) == 1:
+        with pinned(), settled():
             setup = bench(job.scenario, job.stock)
-            for index in indices:
-                yield index, run_world(job, index, setup, engine)
+            for piece in pieces:
+                yield from _run(job, piece, setup, engine, messages)
         return
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["fedsim.engine"])
-    pool = ProcessPoolExecutor(min(workers, len(indices)), context, _start_worker, (job,))
-    try:
-        with _deaf_children():
-            waiting = {pool.submit(_work, index): index for index in indices}
-        for done in as_completed(waiting):
-            yield waiting[done], done.result()
-    except BrokenProcessPool:
-        raise Stopped(
-            "a worker process died, often for want of memory; try fewer --workers (the same command goes on "
-            "where this stopped)"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    work = partial(_work, engine=engine)
+    for _, done in side_by_side(work, pieces, workers, _start_worker, (job, messages)):
+        yield from done

@@ -8,8 +8,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
-from flwr.app import Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -17,14 +18,38 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.errors import RunError
-from fedsim.transcript import SERVER, Event, Fact, client, frozen
+from fedsim.transcript import SERVER, Array, Arrays, Event, Fact, client
 
 RUN_ID = 1
 ERROR_CODE = 1
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+PROXIMAL = "proximal-mu"
 WHO = "query.who"
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+class Decoder:
+    """Decodes the arrays of a record; one that carries the same bytes as the record before gives the same mapping."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+        self._arrays: Mapping[str, Array] = {}
+
+    def __call__(self, record: ArrayRecord) -> Mapping[str, Array]:
+        """Return the arrays of a record by name."""
+        data = {name: array.data for name, array in record.items()}
+        if data.keys() != self._data.keys() or any(data[name] is not self._data[name] for name in data):
+            self._data, self._arrays = data, {name: array.numpy() for name, array in record.items()}
+        return self._arrays
+
+
+def read_only(arrays: Mapping[str, Array]) -> Arrays:
+    """Return views of arrays that nobody can write through."""
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.setflags(write=False)
+    return MappingProxyType(views)
 
 
 class LocalGrid(Grid):
@@ -106,6 +131,8 @@ class ScenarioGrid(Grid):
         self._nodes = {party: node for node, party in self._roster.items()}
         self._cohort = cohort
         self._sink = sink
+        self._decode = Decoder()
+        self._sent: tuple[Mapping[str, Array], Arrays] = ({}, {})
         self._exchanges = (
             0  # Strategy.start makes two a round: training, then evaluation, even where one of them is empty
         )
@@ -146,7 +173,7 @@ class ScenarioGrid(Grid):
     def _taped_out(self, messages: Iterable[Message]) -> Iterator[Message]:
         for message in sorted(messages, key=lambda m: self._roster[m.metadata.dst_node_id]):
             receiver = client(self._roster[message.metadata.dst_node_id])
-            self._sink(_event(self._round, message.metadata.message_type, SERVER, receiver, message.content))
+            self._tape(message.metadata.message_type, SERVER, receiver, message.content)
             yield message
 
     def _taped_in(self, replies: Iterable[Message]) -> list[Message]:
@@ -155,26 +182,40 @@ class ScenarioGrid(Grid):
             sender = client(self._roster[reply.metadata.src_node_id])
             if reply.has_error():
                 raise RunError(f"round {self._round}: {sender} failed: {reply.error.reason}")
-            self._sink(_event(self._round, f"{reply.metadata.message_type}-reply", sender, SERVER, reply.content))
+            self._tape(f"{reply.metadata.message_type}-reply", sender, SERVER, reply.content)
         return ordered
 
+    def _tape(self, kind: str, sender: str, receiver: str, content: RecordDict) -> None:
+        """Pass on all that a message carries. A model's arrays and the plain metrics keep their names; any other record
+        is part of the name, so that nothing hides behind an equal one.
+        """
+        self._sink(Event(self._round, kind, sender, receiver, self._arrays(content), _facts(content)))
 
-def _event(number: int, kind: str, sender: str, receiver: str, content: RecordDict) -> Event:
-    """Return all that a message carries. A model's arrays and the plain metrics keep their names; any other record is
-    part of the name, so that nothing hides behind an equal one.
-    """
-    arrays = {
-        name if record == ARRAYS else f"{record}/{name}": array.numpy()
-        for record, values in content.array_records.items()
-        for name, array in values.items()
-    }
+    def _arrays(self, content: RecordDict) -> Arrays:
+        """Return the arrays of a message; the messages of one broadcast share theirs."""
+        records = content.array_records
+        if records.keys() == {ARRAYS}:
+            arrays = self._decode(records[ARRAYS])
+            if arrays is not self._sent[0]:
+                self._sent = arrays, read_only(arrays)
+            return self._sent[1]
+        return read_only(
+            {
+                name if record == ARRAYS else f"{record}/{name}": array.numpy()
+                for record, values in records.items()
+                for name, array in values.items()
+            }
+        )
+
+
+def _facts(content: RecordDict) -> dict[str, Fact]:
     facts: dict[str, Fact] = {}
     for records in (content.metric_records, content.config_records):
         for record, values in records.items():
             for name, value in values.items():
                 key = name if record in (METRICS, CONFIG) and name not in facts else f"{record}/{name}"
                 facts[key] = tuple(value) if isinstance(value, list) else value
-    return Event(number, kind, sender, receiver, frozen(arrays), facts)
+    return facts
 
 
 def ask_roster(grid: Grid, clients: int) -> dict[int, int]:

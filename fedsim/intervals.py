@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, norm, rankdata, t
+import scipy  # its parts take a second to import; each is loaded when it is first used
 
 from fedsim.metrics import (
     Bools,
@@ -137,7 +137,7 @@ def held_out_thresholds(entries: Entries) -> Floats | None:
     """
     if np.unique(entries.world).size < PARTS:
         return None
-    ranks = rankdata(entries.scores)
+    ranks = scipy.stats.rankdata(entries.scores)
     world_part = _deal(entries.world, ranks, entries.members)
     item_part = _deal(entries.item, ranks, entries.members)
     one_item = np.unique(entries.item).size == 1
@@ -227,10 +227,10 @@ def _effective_size(share: float, variance: float, prior_size: float) -> float:
 def _share_interval(share: float, size: float, degrees: int, confidence: float) -> tuple[float, float]:
     """Clopper-Pearson interval of a share of `size` independent tries; few clusters count for fewer tries."""
     tail = (1 - confidence) / 2
-    size *= (norm.ppf(tail) / t.ppf(tail, degrees)) ** 2
+    size *= (scipy.stats.norm.ppf(tail) / scipy.stats.t.ppf(tail, degrees)) ** 2
     yes, no = share * size, (1 - share) * size
-    low = float(beta.ppf(tail, yes, no + 1)) if yes > 0 else 0.0
-    high = float(beta.ppf(1 - tail, yes + 1, no)) if no > 0 else 1.0
+    low = float(scipy.stats.beta.ppf(tail, yes, no + 1)) if yes > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - tail, yes + 1, no)) if no > 0 else 1.0
     return min(low, share), max(high, share)
 
 
@@ -241,7 +241,7 @@ def _scores_worth(entries: Entries) -> float:
     """
     sizes = []
     for rows in (entries.members, ~entries.members):
-        normal = norm.ppf(rankdata(entries.scores[rows]) / (rows.sum() + 1))
+        normal = scipy.stats.norm.ppf(scipy.stats.rankdata(entries.scores[rows]) / (rows.sum() + 1))
         normal -= normal.mean()
         variance = _variance(normal / normal.size, entries.world[rows], entries.item[rows])
         worth = np.mean(np.square(normal)) / variance if variance > 0 else normal.size
@@ -350,7 +350,7 @@ def _measure_error(
     deviation = np.sqrt(_variance((np.abs(estimates - truths) - error) / truths.size, world, item))
     worlds, tail = int(np.unique(world).size), (1 - confidence) / 2
     if error > 0 and deviation > 1e-12 * error:
-        factor = float(np.exp(-t.ppf(tail, _degrees(world, item)) * deviation / error))
+        factor = float(np.exp(-scipy.stats.t.ppf(tail, _degrees(world, item)) * deviation / error))
         low, high = error / factor, error * factor
     else:
         reach = float(np.ptp(truths)) * _share_interval(0.0, worlds, worlds - 1, confidence)[1]

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts take a second to import; each is loaded when it is first used
 
 from fedsim import results
 from fedsim.attack import Attack, Bools, score
 from fedsim.claims import bonferroni, deciding, verdict
 from fedsim.controls import AUC, CONFIDENCE, Found, blind_baseline, covers_chance, found_leak
-from fedsim.engine import WorldResult
 from fedsim.errors import NotVisible
 from fedsim.game import Exam, asked, asked_from
 from fedsim.intervals import Unresolved, exposure, measure, most_exposed_tenth
+from fedsim.job import WorldResult
 from fedsim.metrics import DEFAULT_METRICS, Metric, parse_metric
 from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial
 from fedsim.results import Evidence
@@ -327,16 +327,15 @@ def _sentence(statement: ClaimStatement) -> str:
             raise ValueError("a smaller error is a larger leak, so no claim bounds it from above")
 
 
-def utility(left: Sequence[WorldResult]) -> results.Utility:
-    """Return what the models of these worlds are good for, after each round."""
-    rounds = min(len(each.utility) for each in left)
-    table = np.stack([each.utility[:rounds] for each in left])  # [worlds, rounds + 1, 4]
+def utility(left: Sequence[WorldResult], rounds: Sequence[int]) -> results.Utility:
+    """Return what the models of these worlds are good for after each of `rounds`, which is when it was measured."""
+    table = np.stack([each.utility for each in left])  # [worlds, points, 4]
     columns = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
     return results.Utility(
         **{name: _over_worlds(table[:, -1, i]) for i, name in enumerate(columns)},
         rounds=tuple(
-            results.Round(round=number, **{name: _band(table[:, number, i]) for i, name in enumerate(columns)})
-            for number in range(rounds)
+            results.Round(round=number, **{name: _band(table[:, point, i]) for i, name in enumerate(columns)})
+            for point, number in enumerate(rounds)
         ),
     )
 
@@ -352,8 +351,8 @@ def _band(values: Floats) -> results.Band:
 
 def _mean_interval(values: Floats) -> tuple[float, float, float]:
     mean = float(values.mean())
-    error = float(stats.sem(values))
+    error = float(scipy.stats.sem(values))
     if error == 0.0:
         return mean, mean, mean
-    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
+    low, high = scipy.stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
     return mean, float(low), float(high)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+import scipy  # its parts take a second to import; each is loaded when it is first used
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -135,7 +135,7 @@ def auc(scores: Floats, members: Bools) -> float:
     """
     _check(scores, members)
     count, total = int(members.sum()), members.size
-    rank_sum = float(rankdata(scores)[members].sum())
+    rank_sum = float(scipy.stats.rankdata(scores)[members].sum())
     return (rank_sum - count * (count + 1) / 2) / (count * (total - count))
 
 

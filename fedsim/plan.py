@@ -3,17 +3,22 @@
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from fedsim.apps import Bench, bench
+from fedsim.apps import Bench, bench, cohort_size
 from fedsim.attack import score
-from fedsim.engine import Job, Recipes, WorldResult, run_world
+from fedsim.engine import MEMORY, chunks, world_bytes
 from fedsim.errors import NotVisible
-from fedsim.game import World, asked, asked_from
+from fedsim.game import asked, asked_from
+from fedsim.job import Job, Recipes, WorldResult
+from fedsim.lockstep import run_together
 from fedsim.prepare import Attacks, Prepared, Trial, prepare
 from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
@@ -36,7 +41,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int) -> Plan:
+def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memory: int = MEMORY) -> Plan:
     """Return the plan of a scenario on this machine with that many worker processes; it trains for a second or two to
     find the speed.
     """
@@ -45,37 +50,37 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int) -> Pl
     parallel = alone = 0.0
     with pinned():
         for trial in prepared.trials:
-            training, measured = _world_seconds(trial.job)
+            training, measured = _world_seconds(trial.job, workers, memory)
             parallel += training
             alone += _scoring_seconds(prepared, trial, attacks, measured)
+        crowding = _crowding(workers)
     pool_bytes = prepared.pool.x.nbytes
+    live = max(
+        sum(world_bytes(trial.job, index) for index in piece) * workers
+        for trial in prepared.trials
+        for piece in chunks(trial.job, range(len(trial.job.worlds)), workers, memory)[:1]
+    )
     return Plan(
         worlds=len(worlds),
-        client_rounds=round(sum(_cohort_size(world) * world.federation.rounds for world in worlds)),
-        seconds=START_AND_REPORT_SECONDS + parallel / min(workers, len(worlds)) + alone,
-        memory_bytes=(workers + 1) * (PROCESS_BYTES + 2 * pool_bytes),
+        client_rounds=round(sum(cohort_size(world) * world.federation.rounds for world in worlds)),
+        seconds=START_AND_REPORT_SECONDS + parallel * crowding / min(workers, len(worlds)) + alone,
+        memory_bytes=(workers + 1) * (PROCESS_BYTES + 2 * pool_bytes) + live,
         resolution=_resolution(prepared),
         notes=_notes(prepared),
     )
 
 
-def _cohort_size(world: World) -> float:
-    active = sum(len(rows) > 0 for rows in world.rows)
-    wanted = world.federation.clients_per_round
-    return active if wanted is None else min(wanted, active) if isinstance(wanted, int) else wanted * active
-
-
 class _Speed(NamedTuple):
-    """How long one world takes: once, and for each round; and what a short run of it left behind."""
+    """How long worlds that advance together take: once, and for each round; and what a short run of them left."""
 
     once: float
     a_round: float
     left: WorldResult
 
 
-def _world_seconds(job: Job) -> tuple[float, dict[str, Floats]]:
-    """Return the processor seconds of all worlds of a job, and one signal of each probe, from short runs of one world
-    of each recipe.
+def _world_seconds(job: Job, workers: int, memory: int) -> tuple[float, dict[str, Floats]]:
+    """Return the processor seconds of all worlds of a job, and one signal of each probe, from short runs of a piece of
+    each recipe.
     """
     total = 0.0
     signals: dict[str, Floats] = {}
@@ -86,27 +91,54 @@ def _world_seconds(job: Job) -> tuple[float, dict[str, Floats]]:
         alike = [
             i for i in remaining if (job.worlds[i].federation, job.worlds[i].model) == (first.federation, first.model)
         ]
-        speed = _speed(job, alike[0], setup)
-        total += len(alike) * (speed.once + speed.a_round * first.federation.rounds)
+        piece = chunks(job, alike, workers, memory)[0]
+        speed = _speed(job, piece, setup)
+        total += len(alike) / len(piece) * (speed.once + speed.a_round * first.federation.rounds)
         signals |= speed.left.signals
         remaining = [i for i in remaining if i not in alike]
     return total, signals
 
 
-def _speed(job: Job, index: int, setup: Bench) -> _Speed:
-    """Return the speed of a world from runs of one round and of three; a first run only warms up."""
-    world = job.worlds[index]
-    probes = tuple(dataclasses.replace(probe, worlds=frozenset({0})) for probe in job.probes if index in probe.worlds)
+def _speed(job: Job, piece: Sequence[int], setup: Bench) -> _Speed:
+    """Return the speed of a piece from runs of one round and of three; a first run only warms up."""
+    first = job.worlds[piece[0]]
+    probes = tuple(
+        dataclasses.replace(probe, worlds=frozenset(range(len(piece))))
+        for probe in job.probes
+        if piece[0] in probe.worlds
+    )
     times: dict[int, float] = {}
     for rounds in (1, 1, 3):
-        rounds = min(rounds, world.federation.rounds)
-        short = dataclasses.replace(world, federation=world.federation.model_copy(update={"rounds": rounds}))
+        rounds = min(rounds, first.federation.rounds)
+        short = tuple(
+            dataclasses.replace(
+                job.worlds[i], federation=job.worlds[i].federation.model_copy(update={"rounds": rounds})
+            )
+            for i in piece
+        )
         start = time.perf_counter()
-        left = run_world(dataclasses.replace(job, worlds=(short,), probes=probes), 0, setup)
+        left = dict(run_together(dataclasses.replace(job, worlds=short, probes=probes), range(len(piece)), setup))
         times[rounds] = time.perf_counter() - start
     most, least = max(times), min(times)
     a_round = max(times[most] - times[least], 0.0) / max(most - least, 1)
-    return _Speed(max(times[least] - a_round * least, 0.0), a_round, left)
+    return _Speed(max(times[least] - a_round * least, 0.0), a_round, left[0])
+
+
+def _crowding(workers: int) -> float:
+    """Return how much slower a processor computes while `workers` of them do: they share caches, memory and heat."""
+
+    def work() -> float:
+        numbers = torch.ones(384, 384)
+        start = time.perf_counter()
+        for _ in range(40):
+            torch.mm(numbers, numbers)
+        return time.perf_counter() - start
+
+    work()
+    alone = min(work() for _ in range(3))
+    with ThreadPoolExecutor(workers) as pool:
+        together = [done for _ in range(3) for done in pool.map(lambda _: work(), range(workers))]
+    return max(1.0, float(np.median(together)) / alone)
 
 
 def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measured: dict[str, Floats]) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fedsim.apps import stock
 from fedsim.attack import Attack
 from fedsim.data import Dataset, Pool, draw_pool, load_dataset
-from fedsim.engine import Job, Probe, Recipes
 from fedsim.errors import ScenarioError
 from fedsim.game import Draw, Exam, asked, asked_from, draw, title
+from fedsim.job import Job, Probe, Recipes
 from fedsim.randomness import generator
 from fedsim.scenario import Audit, Scenario
 from fedsim.scenario_file import Loaded

@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +28,27 @@ def torch_generator(seed: int, *names: Name) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *names))
 
 
+Globals = tuple[Any, Any]
+
+
+def global_state() -> Globals:
+    """Return the state of the two global generators that Flower draws from (`random`, `numpy.random`)."""
+    return random.getstate(), np.random.get_state()  # noqa: NPY002
+
+
+def restore_globals(state: Globals) -> None:
+    """Put the two global generators back into a state."""
+    random.setstate(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002
+
+
 @contextmanager
 def flower_globals(seed: int) -> Iterator[None]:
-    """Seed the two global generators that Flower draws from (`random`, `numpy.random`), and restore them afterwards."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    """Seed the two global generators inside the block, and restore them afterwards."""
+    before = global_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        restore_globals(before)

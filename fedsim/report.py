@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fedsim.errors import RunError, ScenarioError
 from fedsim.figures import Drawing, draw, has_curve, label, to_pdf, to_svg, tpr_metric
 from fedsim.metrics import parse_metric
@@ -150,6 +148,8 @@ def render(record: Results, folder: Path) -> str:
 
 def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[str, str]) -> str:
     """The page from a record and its figures."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("fedsim"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

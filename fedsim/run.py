@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 import fedsim
-from fedsim import judge, results
-from fedsim.apps import bench, initial
+from fedsim import results
+from fedsim.apps import bench, initial, measured_rounds
 from fedsim.data import SOURCES
-from fedsim.engine import EngineName, Recipes, WorldResult, run_worlds
+from fedsim.engine import EngineName, run_worlds
 from fedsim.errors import RunError, ScenarioError, Stopped
-from fedsim.plan import default_workers
+from fedsim.job import Recipes, WorldResult
 from fedsim.prepare import Attacks, Prepared, prepare
+from fedsim.processes import default_workers
 from fedsim.release import in_words
 from fedsim.report import write_report
 from fedsim.scenario import digest
@@ -112,6 +113,8 @@ def _judged(
     started: datetime,
 ) -> tuple[results.Results, dict[str, results.Evidence]]:
     """Return the record of a run, and the evidence by its path in the run folder."""
+    from fedsim import judge  # brings scikit-learn, which the worlds are not to wait for
+
     scored = [
         each
         for trial, worlds in zip(prepared.trials, left, strict=True)
@@ -126,7 +129,7 @@ def _judged(
         ),
         provenance=_provenance(prepared, engine),
         federation=_federation(prepared, main),
-        utility=judge.utility(main[0]),
+        utility=judge.utility(main[0], measured_rounds(prepared.scenario.federation.rounds)),
         findings=tuple(each.finding for each in scored),
         claims=tuple(judge.claim(statement, scored) for statement in prepared.scenario.claims),
         machine=results.Machine(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedsim.scenario_file import Known
 
 if TYPE_CHECKING:
-    from fedsim.engine import Recipes
+    from fedsim.job import Recipes
 
 
 def known() -> Known:
@@ -27,7 +27,7 @@ def known() -> Known:
 
 def recipes() -> "Recipes":
     """Return how the names of strategies and mods become Flower objects."""
-    from fedsim.engine import Recipes
-    from strategies import build_mods, build_strategy, min_clients
+    from fedsim.job import Recipes
+    from strategies import average, build_mods, build_strategy, min_clients
 
-    return Recipes(build_strategy, build_mods, min_clients)
+    return Recipes(build_strategy, build_mods, min_clients, average)

@@ -12,6 +12,26 @@ from fedsim.models import Model, Params
 from fedsim.scenario import Local
 
 
+class Task(NamedTuple):
+    """One local training: from `params`, on the records `rows` [n] of x [N, ...], y [N] (n >= 1).
+
+    order: shuffles the records each epoch. noise: draws dropout masks. proximal_mu: weight of FedProx's pull towards
+    the parameters received (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain training. memory: what an
+    engine may keep between two trainings on the same records.
+    """
+
+    model: Model
+    params: Params
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+    local: Local
+    order: np.random.Generator
+    noise: torch.Generator
+    proximal_mu: float = 0.0
+    memory: dict[str, Tensor] | None = None
+
+
 class Trained(NamedTuple):
     """What local training returns."""
 
@@ -27,21 +47,10 @@ class Evaluated(NamedTuple):
     loss: float
 
 
-def train(
-    model: Model,
-    params: Params,
-    x: Tensor,
-    y: Tensor,
-    local: Local,
-    order: np.random.Generator,
-    noise: torch.Generator,
-    proximal_mu: float = 0.0,
-) -> Trained:
-    """Return the parameters after local training on x [n, ...], y [n] (the arguments are left as they were).
-
-    order: shuffles the records each epoch. noise: draws dropout masks. proximal_mu: weight of FedProx's pull towards
-    the parameters received (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain training.
-    """
+def train(task: Task) -> Trained:
+    """Return the parameters after local training (what the task holds is left as it was)."""
+    model, params, local, order = task.model, task.params, task.local, task.order
+    x, y = task.x[task.rows], task.y[task.rows]
     start = [value.detach() for value in params.values()]
     names = list(params)
     leaves = [value.clone().requires_grad_() for value in start]
@@ -55,12 +64,12 @@ def train(
     for _ in range(local.epochs):
         epoch_loss = 0.0
         for batch in torch.split(torch.from_numpy(order.permutation(rows)), local.batch_size):
-            logits = model.apply(dict(zip(names, leaves, strict=True)), x[batch], noise)
+            logits = model.apply(dict(zip(names, leaves, strict=True)), x[batch], task.noise)
             loss = F.cross_entropy(logits, y[batch], label_smoothing=local.label_smoothing)
             gradients = list(torch.autograd.grad(loss, leaves))
             with torch.no_grad():
-                if proximal_mu:
-                    torch._foreach_add_(gradients, torch._foreach_sub(leaves, start), alpha=proximal_mu)
+                if task.proximal_mu:
+                    torch._foreach_add_(gradients, torch._foreach_sub(leaves, start), alpha=task.proximal_mu)
                 if local.clip_gradient is not None:
                     norm = torch.nn.utils.get_total_norm(gradients)
                     torch._foreach_mul_(gradients, (local.clip_gradient / (norm + 1e-6)).clamp(max=1.0))

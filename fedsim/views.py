@@ -5,8 +5,9 @@ A view is derived from the messages that touched a vantage, never declared by a 
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
@@ -17,6 +18,13 @@ from fedsim.transcript import PUBLIC, SERVER, Event, client
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = Mapping[str, torch.Tensor]
+
+BATCH = 1000
+"""Records that go through a model at once."""
+MODELS_KNOWN = 2
+"""Models of which answers are remembered: attacks turn to and fro between the released one and the last broadcast."""
+BATCHES_KNOWN = 8
+"""Answers of a model that are remembered: no exam asks about more than a few sets of records."""
 
 _CLIENT = re.compile(r"client:([0-9]{1,9})")
 
@@ -79,6 +87,15 @@ Oracle = Callable[[NDArray[np.float32]], Answer]
 """A model one may query: x [n, ...] -> Answer."""
 
 
+class Known(NamedTuple):
+    """A model, and what it answered to the batches it was asked about: (x, logits), newest last. Model and batches are
+    recognised while somebody holds them, and not held here.
+    """
+
+    arrays: Mapping[str, ref[NDArray[np.generic]]]
+    answers: list[tuple[ref[NDArray[np.float32]], Floats]]
+
+
 @dataclass(frozen=True)
 class Public:
     """What every party knows: the architecture and the training recipe that the server announces."""
@@ -93,17 +110,26 @@ class Public:
     batch_size: int
     learning_rate: float
     optimizer: str
+    known: list[Known] = field(init=False, repr=False, compare=False, default_factory=list)  # see `query`
 
 
 @dataclass(frozen=True)
 class Records:
     """Records an attacker holds: x float32 [n, ...], y int64 [n], owner int64 [n] (the client alleged to hold it; -1:
-    nobody).
+    nobody). The arrays are read-only from here on.
     """
 
     x: NDArray[np.float32]
     y: Ints
     owner: Ints
+
+    def __post_init__(self) -> None:
+        for array in (self.x, self.y, self.owner):
+            array.setflags(write=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # in a worker process: pickle forgets what is read-only
 
     def __len__(self) -> int:
         return len(self.y)
@@ -153,20 +179,42 @@ def softmax(logits: NDArray[np.floating]) -> Floats:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def query(
-    public: Public, arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32], batch: int = 1000
-) -> Floats:
-    """Return the logits [n, classes] of the public architecture with the given parameters: what anybody who holds a
-    model can compute.
+def query(public: Public, arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32]) -> Floats:
+    """Return the logits [n, classes] of the public architecture with the given parameters, read-only: what anybody who
+    holds a model can compute.
+
+    Attacks ask the same model about the same records again and again, so the last answers are remembered, if the
+    parameters and x are read-only: what may change is computed each time.
     """
+    if x.flags.writeable or any(array.flags.writeable for array in arrays.values()):
+        return _logits(public, arrays, x)
+    model = next((each for each in public.known if _is(each, arrays)), None)
+    if model is None:
+        model = Known({name: ref(array) for name, array in arrays.items()}, [])
+    public.known[:] = [model, *(each for each in public.known if each is not model)][:MODELS_KNOWN]
+    for asked, logits in model.answers:
+        if asked() is x:
+            return logits
+    model.answers[:] = [*model.answers, (ref(x), _logits(public, arrays, x))][-BATCHES_KNOWN:]
+    return model.answers[-1][1]
+
+
+def _is(model: Known, arrays: Mapping[str, NDArray[np.generic]]) -> bool:
+    """Return whether `arrays` are the very arrays of a model that answered before."""
+    return model.arrays.keys() == arrays.keys() and all(model.arrays[name]() is array for name, array in arrays.items())
+
+
+def _logits(public: Public, arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32]) -> Floats:
     with torch.no_grad():
-        parameters = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        parameters = {name: torch.tensor(array) for name, array in arrays.items()}
         dtype = next(iter(parameters.values())).dtype
         parts = [
-            public.apply(parameters, torch.from_numpy(np.ascontiguousarray(x[start : start + batch])).to(dtype)).numpy()
-            for start in range(0, max(len(x), 1), batch)
+            public.apply(parameters, torch.tensor(np.ascontiguousarray(x[start : start + BATCH]), dtype=dtype)).numpy()
+            for start in range(0, max(len(x), 1), BATCH)
         ]
-    return np.asarray(np.concatenate(parts), dtype=np.float64)
+    logits = np.asarray(np.concatenate(parts), dtype=np.float64)
+    logits.setflags(write=False)
+    return logits
 
 
 def white_box(public: Public, arrays: Mapping[str, NDArray[np.generic]]) -> Oracle:

@@ -37,6 +37,12 @@ def min_clients(plugin: Plugin) -> int:
     return row.min_clients(_chosen(row.options, plugin))
 
 
+def average(plugin: Plugin) -> Mapping[str, float] | None:
+    """Return what a strategy that averages the clients' models tells them each round; None if it does anything else."""
+    row = STRATEGIES[plugin.name]
+    return row.average(_chosen(row.options, plugin)) if row.average else None
+
+
 def _chosen(options: Mapping[str, Option], plugin: Plugin) -> dict[str, Any]:
     """Return the value of each option: the scenario's, or the default."""
     return {name: option.default for name, option in options.items()} | plugin.options

@@ -26,7 +26,8 @@ def _decay(default: float) -> Option:
 class Strategy:
     """A row: `make(**options)` builds the Flower strategy; `options` are what a scenario may set.
 
-    min_clients: the fewest replies a round must bring for the strategy to do what its name says.
+    min_clients: the fewest replies a round must bring for the strategy to do what its name says. average: what a
+    strategy that only averages the clients' models, by their number of examples, adds to each round's message.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Strategy:
     make: Callable[..., flower.Strategy]
     options: Mapping[str, Option] = field(default_factory=dict)
     min_clients: Callable[[Mapping[str, Any]], int] = lambda _options: 1
+    average: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
 
 
 def _needs(slope: int, intercept: int) -> Callable[[Mapping[str, Any]], int]:
@@ -54,6 +56,7 @@ STRATEGIES: dict[str, Strategy] = {
         "Average of the clients' models, weighted by their number of examples.",
         "B. McMahan et al., Communication-Efficient Learning of Deep Networks, AISTATS 2017, https://arxiv.org/abs/1602.05629",
         flower.FedAvg,
+        average=lambda _options: {},
     ),
     "fedprox": Strategy(
         "FedProx",
@@ -61,6 +64,7 @@ STRATEGIES: dict[str, Strategy] = {
         "T. Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020, https://arxiv.org/abs/1812.06127",
         flower.FedProx,
         {"proximal_mu": Option(0.1, 0, LARGEST)},
+        average=lambda options: {"proximal-mu": float(options["proximal_mu"])},
     ),
     "fedavgm": Strategy(
         "FedAvgM",

@@ -16,13 +16,16 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.errors": "",
     "fedsim.randomness": "",
     "fedsim.threads": "",
+    "fedsim.processes": "errors",
     "fedsim.transcript": "",
     "fedsim.scenario": "",
     "fedsim.metrics": "",
+    "fedsim.gradients": "",
     "fedsim.intervals": "metrics",
     "fedsim.claims": "intervals",
     "fedsim.controls": "intervals metrics randomness",
     "fedsim.views": "transcript",
+    "fedsim.tape": "errors transcript",
     "fedsim.attack": "randomness transcript views",
     "fedsim.scenario_file": "errors metrics scenario transcript views",
     # The federation.
@@ -32,29 +35,39 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.release": "scenario transcript views",
     "fedsim.game": "data errors randomness scenario views",
     "fedsim.grid": "errors transcript",
-    "fedsim.apps": "data errors game grid models randomness scenario training transcript",
-    "fedsim.engine": "apps attack errors game grid release scenario threads transcript views",
+    "fedsim.apps": "data game grid models randomness scenario training transcript",
+    # The engine: what it is given, how it measures, how many are trained at once, how worlds run.
+    "fedsim.job": "apps attack game scenario views",
+    "fedsim.watch": "apps errors game job release transcript views",
+    "fedsim.stacked": "models scenario training",
+    "fedsim.direct": "apps game grid models training transcript",
+    "fedsim.lockstep": "apps direct game grid job models randomness stacked training transcript watch",
+    "fedsim.engine": "apps errors grid job lockstep models processes threads transcript watch",
     # A run, and what it found.
-    "fedsim.prepare": "apps attack data engine errors game randomness scenario scenario_file views",
-    "fedsim.plan": "apps attack engine errors game prepare randomness scenario_file threads views",
+    "fedsim.prepare": "apps attack data errors game job randomness scenario scenario_file views",
+    "fedsim.plan": "apps attack engine errors game job lockstep prepare randomness scenario_file threads views",
     "fedsim.results": "errors intervals metrics scenario",
-    "fedsim.judge": "attack claims controls engine errors game intervals metrics prepare results scenario transcript "
+    "fedsim.judge": "attack claims controls errors game intervals job metrics prepare results scenario transcript "
     "views",
-    "fedsim.run": "fedsim apps data engine errors judge plan prepare release report results scenario scenario_file "
-    "threads",
+    "fedsim.run": "fedsim apps data engine errors job judge plan prepare processes release report results scenario "
+    "scenario_file threads",
     # The page, from a record alone.
     "fedsim.figures": "errors metrics results",
     "fedsim.report": "errors figures metrics results",
     # Plugins: nothing of fedsim but their doors.
-    "attacks": "attack errors metrics randomness transcript views",
+    "attacks": "attack errors gradients metrics randomness transcript views",
     "strategies": "errors scenario",
     # Composition roots: the only rooms that know attacks and strategies by name.
-    "fedsim.tables": "attacks strategies data engine scenario_file",
-    "fedsim.cli": "fedsim attacks strategies data errors models plan report results run scenario scenario_file tables",
+    "fedsim.tables": "attacks strategies data job scenario_file",
+    "fedsim.cli": "fedsim attacks strategies data errors models plan processes report results run scenario "
+    "scenario_file tables",
     "fedsim.flower_app": "attacks strategies apps errors game grid prepare scenario_file tables threads transcript",
     "fedsim.__main__": "cli",
 }
-MAY_IMPORT_FLOWER = {"fedsim.grid", "fedsim.apps", "fedsim.engine", "fedsim.flower_app", "strategies"}
+MAY_IMPORT_FLOWER = {
+    *("fedsim.grid", "fedsim.apps", "fedsim.job", "fedsim.lockstep", "fedsim.engine", "fedsim.flower_app"),
+    "strategies",
+}
 UNPICKLERS = ("pickle", "joblib", "cloudpickle", "marshal", "shelve", "dill")
 
 

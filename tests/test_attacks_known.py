@@ -1,6 +1,7 @@
 """Known answers: each formula against a hand calculation, a slow loop or another library."""
 
 import dataclasses
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, minimize
 from scipy.stats import norm
 
+import fedsim.gradients
 from attacks import ATTACKS, decide, final, gradients, labels, learned, lira, rmia, rounds
 from attacks.noise import FLIPS, NOISE_ROBUSTNESS, noisy
 from fedsim.attack import Bools, Case, fold, score
@@ -388,6 +390,11 @@ def two_layers(parameters: Parameters, x: torch.Tensor) -> torch.Tensor:
     return hidden @ parameters["layer1.weight"].T + parameters["layer1.bias"]
 
 
+def two_known_layers(parameters: Parameters, x: torch.Tensor) -> torch.Tensor:
+    hidden = torch.tanh(torch.nn.functional.linear(x, parameters["layer0.weight"], parameters["layer0.bias"]))
+    return torch.nn.functional.linear(hidden, parameters["layer1.weight"], parameters["layer1.bias"])
+
+
 def numbers(arrays: Arrays) -> dict[str, Floats]:
     return {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
 
@@ -408,11 +415,13 @@ def two_layer_world(seed: int) -> tuple[Public, RecordAsk, list[Event]]:
     return Public(4, 3, 1, two_layers, 1, 8, 0.1, "sgd"), RecordAsk(records, records), events
 
 
-def test_cosine_against_one_gradient_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        gradients, "GRADIENT_NUMBERS", 50
-    )  # 44 parameters: one record at a time, so that pieces are joined
+@pytest.mark.parametrize("model", [two_layers, two_known_layers])
+def test_cosine_against_one_gradient_at_a_time(
+    model: Callable[[Parameters, torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fedsim.gradients, "NUMBERS", 20)  # few enough that there are pieces to join
     setup, ask, events = two_layer_world(17)
+    setup = dataclasses.replace(setup, apply=model)
     result = fold(gradients.UPDATE_COSINE, setup, ask, events, white_box(setup, events[0].arrays))
     for i in range(7):
         owner = int(ask.items.owner[i])
@@ -428,6 +437,21 @@ def test_cosine_against_one_gradient_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         moved = np.concatenate([(a - reply[n]).ravel() for n, a in numbers(events[0].arrays).items()])
         assert result[i] == pytest.approx(own @ moved / np.linalg.norm(own) / np.linalg.norm(moved))
     assert not result[7:].any()
+
+
+def test_a_reply_in_another_precision_is_the_same_update() -> None:
+    setup, ask, events = two_layer_world(17)
+    broadcast = frozen({name: np.asarray(array, dtype=np.float32) for name, array in events[0].arrays.items()})
+    results = []
+    for precision in (np.float32, np.float64):
+        replies = [{name: np.asarray(array, dtype=precision) for name, array in e.arrays.items()} for e in events]
+        sent = [
+            dataclasses.replace(e, arrays=broadcast if e.kind == "train" else frozen(reply))
+            for e, reply in zip(events, replies, strict=True)
+        ]
+        results.append(fold(gradients.UPDATE_COSINE, setup, ask, sent, white_box(setup, broadcast)))
+    assert results[0].any()
+    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-5)
 
 
 def test_a_client_that_did_not_move_gives_no_evidence() -> None:

@@ -11,15 +11,16 @@ from flwr.app import ArrayRecord, ConfigRecord
 
 from attacks import ATTACKS
 from fedsim.apps import cohort, initial
-from fedsim.engine import Probe, WorldResult, run_world, run_worlds
+from fedsim.engine import run_world, run_worlds
 from fedsim.errors import NotVisible, RunError
 from fedsim.game import draw
+from fedsim.job import Probe, WorldResult
 from fedsim.models import build
 from fedsim.randomness import generator, torch_generator
 from fedsim.release import released
 from fedsim.scenario import Plugin, Release
-from fedsim.training import train
-from fedsim.transcript import Event, digest
+from fedsim.training import Task, train
+from fedsim.transcript import Event, transcript_digest
 from fedsim.views import parse_vantage, visible
 from strategies import STRATEGIES
 from tests import worlds
@@ -45,9 +46,9 @@ def test_fedavg_is_the_weighted_mean_of_the_local_updates() -> None:
         for party, rows in enumerate(world.rows):
             names = (world.name, "client", party, "round", number)
             local = world.federation.local
-            own = train(
-                model, current, setup.x[rows], setup.y[rows], local, generator(3, *names), torch_generator(3, *names)
-            ).params
+            records = torch.from_numpy(rows)
+            order, noise = generator(3, *names), torch_generator(3, *names)
+            own = train(Task(model, current, setup.x, setup.y, records, local, order, noise)).params
             total = {name: total[name] + own[name] * len(rows) for name in total}
         current = {name: value / sum(map(len, world.rows)) for name, value in total.items()}
     for name, value in current.items():
@@ -63,7 +64,7 @@ def test_every_strategy_runs_moves_the_model_and_repeats_itself(name: str) -> No
     assert first.transcript == second.transcript
     assert first.model == second.model != other.model
     assert np.isfinite(first.utility).all()
-    assert first.utility.shape == (3, 4)
+    assert first.utility.shape == (3, 4)  # two rounds, and before them
     assert not np.array_equal(first.utility[0], first.utility[-1])
 
 
@@ -176,9 +177,9 @@ def test_signals_measured_on_the_fly_equal_those_of_the_stored_transcript_and_wa
         worlds.setup(chosen),
     )
     assert left.model == unwatched.model
-    assert left.transcript == unwatched.transcript == digest(events)
+    assert left.transcript == unwatched.transcript == transcript_digest(events)
     from fedsim.attack import fold
-    from fedsim.engine import public_facts
+    from fedsim.watch import public_facts
 
     facts = public_facts(worlds.setup(chosen), chosen.worlds[0])
     oracle = released(facts, events[-1].arrays, chosen.scenario.release)
@@ -279,8 +280,11 @@ def test_replies_reach_the_strategy_in_the_order_of_the_clients_whatever_the_ord
 def test_the_tape_forgets_nothing_that_travelled() -> None:
     from flwr.app import MetricRecord, RecordDict
 
-    from fedsim.grid import _event
+    from fedsim.apps import client_app
+    from fedsim.grid import LocalGrid, ScenarioGrid
 
+    chosen = worlds.job(worlds.scenario())
+    setup = worlds.setup(chosen)
     content = RecordDict(
         {
             "arrays": ArrayRecord({"w": torch.zeros(2)}),
@@ -290,7 +294,10 @@ def test_the_tape_forgets_nothing_that_travelled() -> None:
             "config": ConfigRecord({"x": b"secret", "list": [b"a", b"b"]}),
         }
     )
-    event = _event(1, "train-reply", "client:0", "server", content)
+    events: list[Event] = []
+    grid = ScenarioGrid(LocalGrid(client_app(chosen.worlds[0], lambda: setup, []), 4), {}, lambda _: [], events.append)
+    grid._tape("train-reply", "client:0", "server", content)
+    event = events[0]
     assert set(event.arrays) == {"w", "masks/w"}
     assert dict(event.facts) == {"x": 1, "more/x": 2, "config/x": b"secret", "list": (b"a", b"b")}
 

@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from attacks import ATTACKS
 from fedsim import run as module
-from fedsim.engine import Job, WorldResult, run_worlds
+from fedsim.engine import run_worlds
 from fedsim.errors import ScenarioError
+from fedsim.job import Job, WorldResult
 from fedsim.results import Results, read_evidence
 from fedsim.results import read as read_results
 from fedsim.run import RunOutcome, execute

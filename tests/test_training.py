@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.models import MODELS, Params, build
+from fedsim.models import MODELS, Model, Params, build
 from fedsim.randomness import generator, torch_generator
 from fedsim.scenario import EarlyStopping, Local, ModelChoice
-from fedsim.training import evaluate, train
+from fedsim.training import Task, evaluate, train
 
 SHAPES = {"softmax": (12,), "mlp": (12,), "cnn": (1, 8, 8), "resnet": (1, 8, 8)}
 
@@ -24,6 +24,13 @@ def _start(choice: ModelChoice) -> tuple[Params, tuple[torch.Tensor, torch.Tenso
     model = build(choice, SHAPES[choice.name], 3)
     params = {name: value.double() for name, value in model.init(torch_generator(1, "init")).items()}
     return params, _records(SHAPES[choice.name])
+
+
+def _task(
+    model: Model, params: Params, x: torch.Tensor, y: torch.Tensor, local: Local, proximal_mu: float = 0.0
+) -> Task:
+    noise = torch_generator(5, "noise")
+    return Task(model, params, x, y, torch.arange(len(y)), local, generator(5, "order"), noise, proximal_mu)
 
 
 def _torch_loop(
@@ -84,7 +91,7 @@ def test_training_equals_torch(
     params, (x, y) = _start(choice)
     before = {key: value.clone() for key, value in params.items()}
     model = build(choice, SHAPES[name], 3)
-    found = train(model, params, x, y, local, generator(5, "order"), torch_generator(5, "noise"), mu).params
+    found = train(_task(model, params, x, y, local, mu)).params
     oracle = _torch_loop(choice, local, make, mu)
     for key in params:
         assert torch.equal(params[key], before[key]), "the arguments are left as they were"
@@ -117,9 +124,7 @@ def test_early_stopping_stops_when_the_held_out_loss_rises() -> None:
     params = {name: value.double() for name, value in model.init(torch_generator(0, "init")).items()}
     plain = Local(epochs=60, batch_size=8, learning_rate=0.5)
     stopped = plain.model_copy(update={"early_stopping": EarlyStopping(patience=2, holdout=0.25)})
-    long, short = (
-        train(model, params, x, y, local, generator(0, "o"), torch_generator(0, "n")) for local in (plain, stopped)
-    )
+    long, short = (train(_task(model, params, x, y, local)) for local in (plain, stopped))
     assert long.steps == 60 * 5
     assert short.steps < 60 * 4
 
@@ -129,7 +134,7 @@ def test_one_record_and_one_batch_larger_than_the_client() -> None:
     model = build(ModelChoice(name="softmax"), (12,), 3)
     params = {name: value.double() for name, value in model.init(torch_generator(0, "init")).items()}
     local = Local(epochs=1, batch_size=100, learning_rate=0.5, early_stopping=EarlyStopping())
-    assert train(model, params, x, y, local, generator(0, "o"), torch_generator(0, "n")).steps == 1
+    assert train(_task(model, params, x, y, local)).steps == 1
 
 
 def test_evaluate_is_the_mean_over_all_records() -> None:

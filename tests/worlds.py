@@ -5,14 +5,14 @@ from typing import Any
 
 from fedsim.apps import Bench, bench, stock
 from fedsim.data import Pool, draw_pool, load_dataset
-from fedsim.engine import Job, Probe, Recipes
 from fedsim.game import World, draw
+from fedsim.job import Job, Probe, Recipes
 from fedsim.randomness import generator
 from fedsim.scenario import Scenario
 from fedsim.views import Vantage
-from strategies import build_mods, build_strategy, min_clients
+from strategies import average, build_mods, build_strategy, min_clients
 
-RECIPES = Recipes(build_strategy, build_mods, min_clients)
+RECIPES = Recipes(build_strategy, build_mods, min_clients, average)
 
 
 def scenario(**changes: Any) -> Scenario:

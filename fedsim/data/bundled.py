@@ -1,7 +1,12 @@
-"""Data that come with scikit-learn. Numbers are scaled by ranges known beforehand."""
+"""Data that come with scikit-learn. Numbers are scaled by ranges known beforehand.
+
+scikit-learn takes a second to import, so each function imports what it needs.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from fedsim.data.dataset import Dataset, as_they_are, dataset
 from fedsim.data.request import Request, whole_options
@@ -62,14 +67,26 @@ DIABETES_MEDIAN_PROGRESSION = 140.5
 def digits(request: Request) -> Dataset:
     """Return the 1,797 handwritten digits, images [n, 1, 8, 8]."""
     whole_options(request.data, {})
-    bunch = load_digits()
-    images = bunch.images[:, None, :, :] / DIGITS_LEVELS
-    return dataset(images.astype(np.float32), bunch.target, tuple(str(digit) for digit in range(10)), as_they_are)
+    table = np.loadtxt(_digits_file(), delimiter=",")  # [n, 64 pixels and the digit]
+    images = table[:, :-1].reshape(-1, 1, 8, 8) / DIGITS_LEVELS
+    return dataset(
+        images.astype(np.float32), table[:, -1].astype(np.int64), tuple(str(digit) for digit in range(10)), as_they_are
+    )
+
+
+def _digits_file() -> Path:
+    """Return the file that `sklearn.datasets.load_digits` reads: the first run is not to wait for scikit-learn."""
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def breast_cancer(request: Request) -> Dataset:
     """Return the 569 Wisconsin breast-cancer records, 30 numbers each."""
     whole_options(request.data, {})
+    from sklearn.datasets import load_breast_cancer
+
     bunch = load_breast_cancer()
     low, high = np.asarray(BREAST_CANCER_RANGES).T
     return dataset(
@@ -87,6 +104,8 @@ def diabetes(request: Request) -> Dataset:
     Columns: sex ("1" or "2") and age.
     """
     whole_options(request.data, {})
+    from sklearn.datasets import load_diabetes
+
     bunch = load_diabetes(scaled=False)
     text = {name: bunch.data[:, place].astype(str) for place, name in enumerate(bunch.feature_names)}
     table = encode_table(text, DIABETES_RANGES)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from fedsim.data.dataset import Dataset, Features, array_digest, read_only, take
 from fedsim.data.partition import PARTITIONS, UNUSED, natural, natural_names
@@ -265,6 +264,8 @@ def _first_of_each(features: Features) -> Rows:
 
 def _far_apart(dataset: Dataset, share: float) -> Rows:
     """Return rows no two of which are closer than `share` times the median distance to the nearest other."""
+    from sklearn.neighbors import NearestNeighbors  # takes a second to import, and few scenarios ask for it
+
     everyone = np.arange(len(dataset.y), dtype=np.int64)
     # All rows may set the scale here: which records exist is decided before any coin is flipped, and is the same in
     # every world.

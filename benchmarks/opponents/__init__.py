@@ -1,0 +1,1 @@
+"""Other simulators, each running the same federation."""

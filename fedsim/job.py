@@ -1,0 +1,75 @@
+"""What an engine is given to run, and what it gives back: plain data that any process can be sent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
+from flwr.serverapp.strategy import Strategy
+
+from fedsim.apps import Bench, Stock
+from fedsim.attack import Signal
+from fedsim.game import World
+from fedsim.scenario import Plugin, Scenario
+from fedsim.views import Ask, Floats, Vantage
+
+MakeClient = Callable[[World, Callable[[], Bench]], ClientApp]
+"""(world, what loads the records where the client runs) -> the ClientApp of all its clients."""
+
+
+class Recipes(NamedTuple):
+    """How names in a scenario become Flower objects; module-level functions, since worker processes receive them.
+
+    strategy: (name and options, whether clients evaluate) -> the strategy. mods: the client mods. min_clients: fewest
+    replies a round with which a strategy does what its name says. average: what a strategy that only averages the
+    clients' models tells them in a round; None for any other. client: a ClientApp in place of fedsim's own.
+    """
+
+    strategy: Callable[[Plugin, bool], Strategy]
+    mods: Callable[[Sequence[Plugin]], list[Mod]]
+    min_clients: Callable[[Plugin], int]
+    average: Callable[[Plugin], Mapping[str, float] | None]
+    client: MakeClient | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One signal measured from one vantage on one set of questions, in some of the worlds."""
+
+    name: str
+    vantage: Vantage
+    ask: Ask
+    signal: Signal
+    worlds: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to run any world of a draw."""
+
+    scenario: Scenario
+    stock: Stock
+    worlds: tuple[World, ...]
+    probes: tuple[Probe, ...]
+    vantages: tuple[Vantage, ...]
+    recipes: Recipes
+
+
+@dataclass(frozen=True)
+class WorldResult:
+    """What a world leaves behind.
+
+    signals: probe name -> float64 [rows, ...]. not_visible: probe name -> why. utility: float64 [points, 4], a row for
+    each of `apps.measured_rounds`: train accuracy, train loss, test accuracy, test loss. transcript: SHA-256 of all
+    messages, their arrays by checksum. model: SHA-256 of the final parameters. sights: vantage -> messages by kind.
+    carried: vantage -> whether parameters were among what it saw.
+    """
+
+    signals: Mapping[str, Floats]
+    not_visible: Mapping[str, str]
+    utility: Floats
+    transcript: str
+    model: str
+    sights: Mapping[str, Mapping[str, int]]
+    carried: Mapping[str, bool] = field(default_factory=dict)

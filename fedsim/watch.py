@@ -1,0 +1,96 @@
+"""Measures a world while it runs: every signal folds the messages its vantage sees, and none is kept."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from fedsim.apps import Bench, Outcome
+from fedsim.errors import NotVisible, RunError
+from fedsim.game import World
+from fedsim.job import Job, WorldResult
+from fedsim.release import released
+from fedsim.transcript import PUBLIC, SERVER, Event, checksums, frozen, update_digest
+from fedsim.views import Floats, Public, sees
+
+
+def public_facts(setup: Bench, world: World) -> Public:
+    """Return what every party of a world knows."""
+    model = setup.model(world)
+    local = world.federation.local
+    return Public(
+        classes=setup.classes,
+        clients=setup.clients,
+        rounds=world.federation.rounds,
+        apply=lambda params, x: model.apply(dict(params), x, None),
+        local_epochs=local.epochs,
+        batch_size=local.batch_size,
+        learning_rate=local.learning_rate,
+        optimizer=local.optimizer,
+    )
+
+
+class Watch:
+    """Sees every event of world `index` of a job, in order; then says what the world leaves behind.
+
+    spare, if given, receives every event too (tests, transcripts on disk).
+    """
+
+    def __init__(self, job: Job, index: int, setup: Bench, spare: Callable[[Event], None] | None = None) -> None:
+        self._job, self._world, self._spare = job, job.worlds[index], spare
+        self._facts = public_facts(setup, self._world)
+        self._probes = [probe for probe in job.probes if index in probe.worlds]
+        self._states = {probe.name: probe.signal.start(self._facts, probe.ask) for probe in self._probes}
+        self._hidden: dict[str, str] = {}
+        self._transcript = hashlib.sha256()
+        self._sights: dict[str, Counter[str]] = {str(vantage): Counter() for vantage in job.vantages}
+        self._carried = dict.fromkeys(self._sights, False)
+
+    def see(self, event: Event) -> None:
+        """Take in one event."""
+        self._transcript.update(checksums(event))
+        for vantage in self._job.vantages:
+            if sees(vantage, event):
+                self._sights[str(vantage)][event.kind] += 1
+                self._carried[str(vantage)] |= bool(event.arrays)
+        for probe in self._probes:
+            if probe.name not in self._hidden and sees(probe.vantage, event):
+                try:
+                    self._states[probe.name] = probe.signal.step(self._states[probe.name], event)
+                except NotVisible as reason:
+                    self._hidden[probe.name] = str(reason)
+        if self._spare is not None:
+            self._spare(event)
+
+    def finish(self, outcome: Outcome) -> WorldResult:
+        """Return what the world leaves behind. Raises RunError where the final model is not finite."""
+        arrays = frozen(outcome.arrays)
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise RunError(
+                f"world {self._world.name}: training diverged, the final model is not finite; lower "
+                "federation.local.learning_rate"
+            )
+        release = self._job.scenario.release
+        receiver = PUBLIC if release.access == "white_box" else SERVER
+        final = Event(self._world.federation.rounds, "final", SERVER, receiver, arrays, {})
+        self.see(final)
+        oracle = released(self._facts, arrays, release)
+        signals: dict[str, Floats] = {}
+        for probe in self._probes:
+            if probe.name not in self._hidden:
+                try:
+                    signals[probe.name] = probe.signal.finish(self._states[probe.name], oracle)
+                except NotVisible as reason:
+                    self._hidden[probe.name] = str(reason)
+        model = hashlib.sha256()
+        update_digest(model, final)
+        return WorldResult(
+            signals=signals,
+            not_visible=self._hidden,
+            utility=np.array(outcome.utility, dtype=np.float64),
+            transcript=self._transcript.hexdigest(),
+            model=model.hexdigest(),
+            sights={name: dict(counts) for name, counts in self._sights.items()},
+            carried=self._carried,
+        )

@@ -1,0 +1,267 @@
+"""Worlds in lockstep against worlds one by one: the same federation, whichever way it runs."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from attacks import ATTACKS
+from fedsim.apps import Bench
+from fedsim.engine import chunks, run_world, run_worlds, world_bytes
+from fedsim.errors import RunError
+from fedsim.game import World, draw
+from fedsim.job import Job, Probe, WorldResult
+from fedsim.lockstep import batched, direct_world, run_together
+from fedsim.scenario import Plugin
+from fedsim.threads import pinned
+from fedsim.transcript import Event
+from fedsim.views import parse_vantage
+from strategies import STRATEGIES
+from tests import worlds
+
+MODELS: dict[str, dict[str, Any]] = {
+    "softmax": {"name": "softmax"},
+    "mlp": {"name": "mlp", "hidden": (16,)},
+    "cnn": {"name": "cnn", "channels": 2},
+}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"learning_rate": 0.1, "momentum": 0.9},
+    "adam": {"learning_rate": 0.01, "optimizer": "adam"},
+}
+LOCAL_DP = Plugin(
+    name="flower_local_dp", options={"clipping_norm": 1.0, "sensitivity": 1.0, "epsilon": 50.0, "delta": 1e-5}
+)
+
+
+def _job(local: dict[str, Any] | None = None, **changes: Any) -> Job:
+    federation = {"rounds": 2, "local": {"epochs": 2, "batch_size": 8, "learning_rate": 0.1} | (local or {})}
+    settings = {"dtype": "float64", "data": {"clients": 5}} | changes
+    return worlds.job(worlds.scenario(**settings | {"federation": federation | changes.get("federation", {})}))
+
+
+def _serial(chosen: Job, index: int) -> tuple[list[Event], WorldResult]:
+    events: list[Event] = []
+    return events, run_world(chosen, index, worlds.setup(chosen), spare=events.append)
+
+
+def _together(chosen: Job, indices: list[int], messages: bool) -> dict[int, tuple[list[Event], WorldResult]]:
+    events: dict[int, list[Event]] = {index: [] for index in indices}
+    left = dict(
+        run_together(chosen, indices, worlds.setup(chosen), messages=messages, spare=lambda index: events[index].append)
+    )
+    return {index: (events[index], left[index]) for index in indices}
+
+
+def _assert_same_conversation(one: list[Event], other: list[Event], tolerance: float = 1e-10) -> None:
+    """The same messages in the same order, with the same facts and arrays to rounding."""
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert (a.round, a.kind, a.sender, a.receiver) == (b.round, b.kind, b.sender, b.receiver)
+        assert a.facts.keys() == b.facts.keys()
+        for name, fact in a.facts.items():
+            assert fact == b.facts[name] or b.facts[name] == pytest.approx(fact, abs=tolerance)
+        assert list(a.arrays) == list(b.arrays)
+        for name, array in a.arrays.items():
+            assert array.dtype == b.arrays[name].dtype
+            assert float(np.abs(np.subtract(array, b.arrays[name])).max(initial=0)) <= tolerance
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_model_and_optimiser_gives_the_same_federation(name: str, model: str, optimizer: str) -> None:
+    chosen = _job(OPTIMIZERS[optimizer], model=MODELS[model], federation={"strategy": Plugin(name=name)})
+    expected = {index: _serial(chosen, index) for index in (0, 1)}
+    for messages in {True, not direct_world(chosen, 0)}:
+        for index, (events, left) in _together(chosen, [0, 1], messages).items():
+            _assert_same_conversation(events, expected[index][0])
+            np.testing.assert_allclose(left.utility, expected[index][1].utility, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "federation",
+    [
+        {"clients_per_round": 2},
+        {"clients_per_round": 0.3, "rounds": 6},  # rounds in which nobody takes part
+        {"evaluate_clients": True},
+        {"mods": (LOCAL_DP,)},
+        {"strategy": Plugin(name="fedprox", options={"proximal_mu": 0.5})},
+    ],
+    ids=["cohort", "coins", "evaluation", "mod", "fedprox"],
+)
+def test_every_setting_of_a_federation_gives_the_same_conversation(federation: dict[str, Any]) -> None:
+    chosen = _job(federation=federation)
+    for messages in (True, False):
+        for index, (events, _) in _together(chosen, [0, 1, 2], messages).items():
+            _assert_same_conversation(events, _serial(chosen, index)[0])
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        {"weight_decay": 0.1, "label_smoothing": 0.1},
+        {"clip_gradient": 0.1},
+        {"early_stopping": {"patience": 1, "holdout": 0.3}, "epochs": 4},
+    ],
+    ids=["decay+smoothing", "clipping", "early stopping"],
+)
+def test_every_option_of_local_training_gives_the_same_conversation(local: dict[str, Any]) -> None:
+    chosen = _job(local, model={"hidden": (16,), "dropout": 0.2})
+    for messages in (True, False):
+        _assert_same_conversation(_together(chosen, [0], messages)[0][0], _serial(chosen, 0)[0])
+
+
+def test_another_optimiser_setting_is_seen() -> None:
+    """What the comparisons above must reject: a step size that is off by one part in a million."""
+    one, other = _job({"learning_rate": 0.1}), _job({"learning_rate": 0.1 * (1 + 1e-6)})
+    with pytest.raises(AssertionError):
+        _assert_same_conversation(_serial(one, 0)[0], _together(other, [0], False)[0][0])
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the ray extra")
+@pytest.mark.filterwarnings("ignore")  # Ray and Flower's simulation raise warnings of their own
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_flowers_engine_gives_the_same_federation_too(name: str, model: str, optimizer: str) -> None:
+    chosen = _job(OPTIMIZERS[optimizer], model=MODELS[model], federation={"strategy": Plugin(name=name)})
+    events: list[Event] = []
+    run_world(chosen, 0, worlds.setup(chosen), "ray", spare=events.append)
+    _assert_same_conversation(_together(chosen, [0], False)[0][0], events)
+
+
+def _probed(**changes: Any) -> Job:
+    settings = worlds.scenario(**changes)
+    drawn = draw(settings, worlds.pool(settings), "record", frozenset())
+    probes = [
+        Probe(f"{vantage}/{name}", parse_vantage(vantage, 4), exam.ask, ATTACKS[name].signal, frozenset(range(4)))
+        for vantage in ("public", "client:0", "server")
+        for exam in drawn.exams[:1]
+        for name in ("loss", "lira", "loss_trajectory", "update_cosine")
+    ]
+    vantages = [parse_vantage(vantage, 4) for vantage in ("public", "client:0", "server")]
+    return worlds.job(settings, probes, vantages, drawn.worlds)
+
+
+def _bytes(left: WorldResult) -> tuple[object, ...]:
+    signals = {name: signal.tobytes() for name, signal in left.signals.items()}
+    return signals, dict(left.not_visible), left.transcript, left.model, left.utility.tobytes(), left.sights
+
+
+@pytest.mark.parametrize("messages", [False, True])
+def test_workers_pieces_and_the_order_of_worlds_change_no_byte(messages: bool) -> None:
+    chosen = _probed()
+    everything = list(range(len(chosen.worlds)))
+    with pinned():
+        whole = dict(run_together(chosen, everything, worlds.setup(chosen), messages=messages))
+        backwards = dict(run_together(chosen, everything[::-1], worlds.setup(chosen), messages=messages))
+    alone = dict(run_worlds(chosen, everything, memory=1, messages=messages))
+    shared = dict(run_worlds(chosen, everything[::-1], workers=2, messages=messages))
+    for index in everything:
+        for other in (backwards, alone, shared):
+            assert _bytes(whole[index]) == _bytes(other[index])
+
+
+def test_audits_agree_with_worlds_run_one_by_one_in_single_precision() -> None:
+    """Rounding differs between the two, in the seventh digit of a loss; what an attack would see does not."""
+    chosen = _probed()
+    for index, left in run_together(chosen, [0, 1], worlds.setup(chosen)):
+        alone = run_world(chosen, index, worlds.setup(chosen))
+        assert left.sights == alone.sights
+        assert left.not_visible == alone.not_visible
+        for name, signal in alone.signals.items():
+            np.testing.assert_allclose(left.signals[name], signal, rtol=1e-3, atol=1e-4)
+
+
+def test_no_flower_message_is_made_where_a_world_can_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    real = Message.__init__
+
+    def counted(self: Message, *given: Any, **named: Any) -> None:
+        made.append(given)
+        real(self, *given, **named)
+
+    monkeypatch.setattr(Message, "__init__", counted)
+    for federation, messages, expected in (
+        ({}, False, False),
+        ({"strategy": Plugin(name="fedprox")}, False, False),
+        ({}, True, True),
+        ({"strategy": Plugin(name="fedmedian")}, False, True),
+        ({"mods": (LOCAL_DP,)}, False, True),
+        ({"evaluate_clients": True}, False, True),
+    ):
+        made.clear()
+        chosen = _job(federation=federation)
+        assert direct_world(chosen, 0) != (expected and not messages)
+        dict(run_together(chosen, [0], worlds.setup(chosen), messages=messages))
+        assert bool(made) == expected
+
+
+def test_pieces_hold_every_world_once_and_fit_the_memory_given() -> None:
+    chosen = worlds.job(worlds.scenario(worlds=60))
+    indices = list(range(len(chosen.worlds)))
+    each = max(world_bytes(chosen, index) for index in indices)
+    for workers, memory in ((1, 2**31), (2, 2**31), (2, 6 * each), (1, 1)):
+        pieces = chunks(chosen, indices, workers, memory)
+        assert [index for piece in pieces for index in piece] == indices
+        assert max(map(len, pieces)) <= max(1, memory // (workers * each))
+        assert len(pieces) >= 4 * workers
+    assert chunks(chosen, [], 2, 2**31) == []
+
+
+# ClientApps of one's own
+
+
+def _own_app(world: World, prepare: Callable[[], Bench], fail: bool = False) -> ClientApp:
+    """A ClientApp that trains in its own way: it adds its number to every weight."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        party = int(context.node_config["partition-id"])
+        if fail and party == 1:
+            raise ValueError("out of paper")
+        arrays = {name: Array(array.numpy() + party) for name, array in message.content.array_records["arrays"].items()}
+        metrics = MetricRecord({"num-examples": len(world.rows[party])})
+        assert prepare().clients == 4
+        return Message(RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def test_a_client_app_of_ones_own_runs_as_it_is_and_is_known_to_be_unbatched() -> None:
+    chosen = worlds.job(worlds.scenario())
+    assert batched(chosen, 0)
+    own = dataclasses.replace(chosen, recipes=chosen.recipes._replace(client=_own_app))
+    assert not batched(own, 0)
+    assert not direct_world(own, 0)
+    events, left = _together(own, [0], False)[0]
+    expected, alone = _serial(own, 0)
+    assert left.transcript == alone.transcript
+    world = own.worlds[0]
+    sizes = [len(rows) for rows in world.rows]
+    mean = sum(party * size for party, size in enumerate(sizes)) / sum(sizes)
+    moved = np.subtract(events[-1].arrays["layer0.bias"], expected[0].arrays["layer0.bias"])
+    assert float(np.abs(moved - 3 * mean).max()) < 1e-5
+
+
+def test_a_client_that_fails_ends_the_run_with_its_reason() -> None:
+    chosen = worlds.job(worlds.scenario())
+    own = dataclasses.replace(chosen, recipes=chosen.recipes._replace(client=partial(_own_app, fail=True)))
+    with pytest.raises(RunError, match="client:1 failed: ValueError: out of paper"):
+        dict(run_together(own, [0, 1], worlds.setup(own)))
+
+
+def test_divergence_is_an_error_here_too() -> None:
+    chosen = worlds.job(worlds.scenario(federation={"local": {"learning_rate": 1e30, "epochs": 5, "batch_size": 8}}))
+    for messages in (True, False):
+        with pytest.raises(RunError, match="learning_rate"):
+            dict(run_together(chosen, [0], worlds.setup(chosen), messages=messages))
