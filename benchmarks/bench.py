@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks import ours
 from benchmarks.race import OPPONENTS, Model, Run, Skipped, peak_flops, race
 from benchmarks.report import HEADER, OUT, Record, cells, markdown, put_in_readme, read, show, write
-from benchmarks.workloads import WORKLOADS, Size, Workload, flops_a_record, job, records, records_trained, write_task
+from benchmarks.workloads import QUICK, WORKLOADS, Workload, flops_a_record, job, records, records_trained, write_task
 
 Mode = Literal["full", "quick"]
 
@@ -83,7 +83,7 @@ class Measured(NamedTuple):
 
 def measure(workload: Workload, mode: Mode) -> Measured:
     """Let everybody run a workload, taking turns."""
-    size = workload.size(mode)
+    size = workload.size
     one = job(workload, size.worlds, size.rounds)
     worlds = range(size.worlds)
     skipped: dict[str, str] = {}
@@ -134,10 +134,11 @@ def _difference(one: Model, other: Model) -> float:
 
 def compare(workload: Workload, mode: Mode) -> Iterator[Record]:
     """Yield the records of a workload."""
-    size, found = workload.size(mode), measure(workload, mode)
+    size, found = workload.size, measure(workload, mode)
     common = Record(
         workload=workload.name,
         title=workload.title,
+        records=workload.records,
         worlds=size.worlds,
         rounds=size.rounds,
         runs=TURNS[mode],
@@ -248,7 +249,7 @@ def main() -> None:
     mode: Mode = "quick" if chosen.quick else "full"
     begin = time.perf_counter()
     found = []
-    for workload in WORKLOADS:
+    for workload in QUICK if chosen.quick else WORKLOADS:
         if chosen.only in (None, workload.name):
             found += compare(workload, mode)
     if chosen.only is None:

@@ -11,10 +11,9 @@ import numpy as np
 
 from benchmarks import ours
 from benchmarks.report import markdown, put_in_readme
-from benchmarks.workloads import WORKLOADS, Workload, job
+from benchmarks.workloads import W2, W4, Workload, job
 from fedsim.scenario import ModelChoice
 
-W2, W4 = WORKLOADS[1], WORKLOADS[3]
 TURNS = 3
 PIXELS, CLASSES = 784, 10
 RECORDS_A_CLIENT = 60

@@ -1,8 +1,8 @@
 """Record-level DP-SGD: `python -m benchmarks.dp_sgd [--quick]` times one step, ours and others', and prints a table.
 
 A step is the gradient of each of 128 records, clipped to length 1, their mean, and SGD with momentum. Everybody has one
-thread and keeps freed memory, and nobody adds noise: it costs the same on all sides. Contenders take turns, a few steps
-at a time; seconds are the processor's. After three steps all private ones must have the same parameters.
+thread and keeps freed memory, and nobody adds noise: it costs the same on all sides. Contenders take turns; seconds are
+the processor's. After three steps all private ones must have the same parameters.
 """
 
 import argparse
@@ -31,9 +31,9 @@ Mode = Literal["full", "quick"]
 
 BATCH = 128
 NORM = 1.0
-STEPS = 3  # in a row
 CLOSE = 1e-5  # parameters after three steps in float32 differ by less
-TURNS = {"full": {"W2": 60, "W3": 15}, "quick": {"W2": 5, "W3": 2}}
+TURN_SECONDS = 0.05
+TURNS = {"full": {"W2": 60, "W3": 30}, "quick": {"W2": 10, "W3": 4}}
 
 
 class Contender(NamedTuple):
@@ -46,13 +46,11 @@ class Contender(NamedTuple):
 def ours(task: Task) -> Contender:
     """Return fedsim's private step."""
     names, leaves, apply = _model(task)
-    move = sgd(LOCAL)
+    move = sgd(LOCAL.model_copy(update={"learning_rate": LOCAL.learning_rate / BATCH}))  # the mean, not the sum
 
     def step() -> None:
         total, _ = clipped_sum(apply, dict(zip(names, leaves, strict=True)), task.x, task.y, NORM)
-        mean = list(total.values())
-        torch._foreach_div_(mean, BATCH)
-        move(leaves, mean)
+        move(leaves, list(total.values()))
 
     return Contender(step, leaves)
 
@@ -171,7 +169,9 @@ def _compare(workload: Workload, turns: int) -> Iterator[Record]:
     x, y = torch.from_numpy(data.x[:BATCH]), torch.from_numpy(data.y[:BATCH])
     task = Task(workload.model, 1, x, y, torch.arange(0), tuple(start.values()), ())
     us, them = ours(task), {each.title: each.make(task) for each in OPPONENTS if find_spec(each.needs)}
-    _take_turns([us, *them.values()], 1)
+    for contender in (us, *them.values()):
+        for _ in range(3):
+            contender.step()
     apart = {title: _largest_difference(us, other) for title, other in them.items()}
     seconds, *theirs = _take_turns([us, *them.values()], turns)
     spent = dict(zip(them, theirs, strict=True))
@@ -202,14 +202,15 @@ def _compare(workload: Workload, turns: int) -> Iterator[Record]:
 
 def _take_turns(contenders: Sequence[Contender], turns: int) -> list[list[float]]:
     """Return the processor's seconds that a step took each contender, turn by turn."""
-    seconds: list[list[float]] = [[] for _ in contenders]
-    for _ in range(turns):
-        for contender, spent in zip(contenders, seconds, strict=True):
-            begin = time.process_time()
-            for _ in range(STEPS):
-                contender.step()
-            spent.append((time.process_time() - begin) / STEPS)
-    return seconds
+    return [list(column) for column in zip(*([_turn(each) for each in contenders] for _ in range(turns)), strict=True)]
+
+
+def _turn(contender: Contender) -> float:
+    begin, steps = time.process_time(), 0
+    while (spent := time.process_time() - begin) < TURN_SECONDS:
+        contender.step()
+        steps += 1
+    return spent / steps
 
 
 def _largest_difference(one: Contender, other: Contender) -> float:

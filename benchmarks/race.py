@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.workloads import Task, read_task
+from fedsim.processes import METHOD, warm_up
 
 Tick = Callable[[Sequence[Tensor]], None]
 """Called by an opponent at the end of each round with the shared model's parameters."""
@@ -89,7 +91,7 @@ def race(name: str, path: Path) -> Run:
     ours, theirs = context.Pipe(duplex=False)
     log = path.with_suffix(f".{name}.log")
     # pfl has no distributed context, and fails, in a process that is called anything else.
-    child = context.Process(target=_child, args=(name, path, log, theirs), name="MainProcess")
+    child = context.Process(target=_child, args=(name, path, log, theirs), name="MainProcess", daemon=True)
     with peak_memory(lambda: child.pid) as memory:
         child.start()
         theirs.close()
@@ -112,11 +114,10 @@ def _answer(ours: Connection) -> tuple[list[float], Model] | str:
         return "its process died"
 
 
-def processes() -> "multiprocessing.context.ForkServerContext":
-    """Return the way new processes are made: forked from one that has torch and Flower in memory."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fedsim.engine"])
-    return context
+def processes() -> BaseContext:
+    """Return how fedsim makes processes: forked from one that has torch and Flower in memory."""
+    warm_up()
+    return multiprocessing.get_context(METHOD)
 
 
 def _child(name: str, path: Path, log: Path, answer: Connection) -> None:

@@ -6,7 +6,7 @@ Everything random comes from `SEED`: who holds which records, who takes part in 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -43,7 +43,6 @@ class Size(NamedTuple):
     worlds: int  # ours
     rounds: int  # ours
     opponent_rounds: int  # theirs, in one federation
-    share: float = 1.0  # of the workload's records
 
 
 @dataclass(frozen=True)
@@ -60,33 +59,36 @@ class Workload:
     clients: int
     per_round: int
     model: ModelChoice
-    full: Size
-    quick: Size
+    size: Size
     half: bool = False
     close: float = 1e-3
 
 
+# Some rounds of ours have an evaluation in them, always a handful, so it counts for little only where rounds are many.
 MLP = ModelChoice(name="mlp", hidden=(256,))
-# A run of ours has the evaluation of a handful of rounds in it, which is little where there are many rounds, as in use.
-WORKLOADS = (
-    Workload(
-        "W1", "digits, 100 clients, 10 a round, MLP 64-128-10", "digits", 1437, 360, 100, 10,
-        ModelChoice(name="mlp", hidden=(128,)), Size(64, 100, 20), Size(16, 30, 8),
-    ),
-    Workload(
-        "W2", "worlds of 10 clients, half of 10,000 images, MLP 784-256-10", "fashion_mnist", 10_000, 1000,
-        10, 10, MLP, Size(64, 20, 6), Size(8, 5, 4), half=True,
-    ),
-    # Rounding turns a few units on or off, and max-pooling to another pixel; in float64 nothing of the kind is left.
-    Workload(
-        "W3", "10 clients, LeNet-like CNN", "fashion_mnist", 10_000, 1000, 10, 10,
-        ModelChoice(name="cnn", channels=16), Size(2, 20, 3), Size(2, 4, 2, share=0.3), close=0.2,
-    ),
-    Workload(
-        "W4", "1,000 clients, 100 a round, 60,000 images, MLP 784-256-10", "fashion_mnist", 60_000, 1000, 1000, 100,
-        MLP, Size(4, 50, 4), Size(2, 8, 3),
-    ),
+W1 = Workload(
+    "W1", "100 clients, 10 a round, MLP 64-128-10", "digits", 1437, 360, 100, 10,
+    ModelChoice(name="mlp", hidden=(128,)), Size(64, 100, 20),
 )  # fmt: skip
+W2 = Workload(
+    "W2", "10 clients, half of the images a world, MLP 784-256-10", "fashion_mnist", 10_000, 1000, 10, 10,
+    MLP, Size(64, 20, 6), half=True,
+)  # fmt: skip
+# Rounding turns a few units on or off, and max-pooling to another pixel; in float64 nothing of the kind is left.
+W3 = Workload(
+    "W3", "10 clients, LeNet-like network", "fashion_mnist", 10_000, 1000, 10, 10,
+    ModelChoice(name="cnn", channels=16), Size(2, 20, 3), close=0.2,
+)  # fmt: skip
+W4 = Workload(
+    "W4", "1,000 clients, 100 a round, MLP 784-256-10", "fashion_mnist", 60_000, 1000, 1000, 100, MLP, Size(4, 50, 4)
+)
+WORKLOADS = (W1, W2, W3, W4)
+QUICK = (
+    replace(W1, size=Size(16, 20, 8)),
+    replace(W2, size=Size(8, 5, 4)),
+    replace(W3, size=Size(2, 4, 2), records=3000),
+    replace(W4, size=Size(2, 6, 3)),
+)
 
 
 class Records(NamedTuple):

@@ -25,7 +25,9 @@ from fedsim.training import Task, Trained, evaluate, train
 from fedsim.transcript import Array, Event
 
 MEASURED = 5
-"""The utility of a world is measured this many times after the start; each takes a pass over all its records."""
+"""The utility of a world is measured this many times after the start."""
+MEASURED_RECORDS = 2000
+"""The utility is measured on so many records at most; each world draws its own, once."""
 
 
 @dataclass(frozen=True)
@@ -220,12 +222,16 @@ def measured_rounds(rounds: int) -> tuple[int, ...]:
 
 def utility(setup: Bench, world: World, params: Params) -> tuple[float, float, float, float]:
     """Return train accuracy, train loss, test accuracy and test loss of a model, as an observer outside the federation
-    measures them (never on the transcript).
+    measures them (never on the transcript), each on `MEASURED_RECORDS` records at most.
     """
-    members = torch.from_numpy(np.concatenate(world.rows))
-    train_part, test_part = (
-        evaluate(setup.model(world), params, setup.x[rows], setup.y[rows]) for rows in (members, setup.test)
-    )
+    members, test = np.concatenate(world.rows), setup.test.numpy(force=True)
+    parts = []
+    for name, rows in (("members", members), ("test", test)):
+        if len(rows) > MEASURED_RECORDS:
+            rows = generator(setup.seed, world.name, "utility", name).choice(rows, MEASURED_RECORDS, replace=False)
+        sample = torch.from_numpy(rows)
+        parts.append(evaluate(setup.model(world), params, setup.x[sample], setup.y[sample]))
+    train_part, test_part = parts
     return train_part.accuracy, train_part.loss, test_part.accuracy, test_part.loss
 
 

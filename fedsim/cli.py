@@ -25,7 +25,7 @@ from rich.table import Table
 
 from fedsim import __version__
 from fedsim.errors import RunError, ScenarioError
-from fedsim.processes import default_workers, late_interrupt, warm_up
+from fedsim.processes import default_workers, late_interrupt, uncollected, warm_up
 from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ SetOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes to use (default: all).")]
+DEFAULT_MEMORY = 2.0
+MemoryOption = Annotated[
+    float,
+    typer.Option(min=0.01, metavar="GB", help="Gigabytes for the worlds under way, besides data and code."),
+]
+ClientAppOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION", help="Make each world's ClientApp with FUNCTION(world, prepare) of your own module."
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(metavar="N", help="Use this seed. Same seed, same numbers.")]
 
 
@@ -126,20 +137,26 @@ def run(
     set_: SetOption = None,
     seed: SeedOption = None,
     engine: Annotated[
-        Literal["serial", "ray"],
+        Literal["lockstep", "serial", "ray"],
         typer.Option(
-            click_type=click.Choice(["serial", "ray"]),
-            help="serial: worlds side by side in processes of their own; ray: Flower's simulation engine.",
+            click_type=click.Choice(["lockstep", "serial", "ray"]),
+            help="lockstep: worlds advance together and train as one; serial: one world after the other in each "
+            "process; ray: Flower's simulation engine.",
         ),
-    ] = "serial",
+    ] = "lockstep",
     workers: WorkersOption = None,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    client_app: ClientAppOption = None,
+    transcripts: Annotated[
+        bool, typer.Option("--transcripts", help="Keep every message of every world in the run folder.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for inconclusive claims too.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the run folder.")] = False,
 ) -> None:
     """Run a scenario, attack it, and write results and a report."""
     if engine != "ray" and (workers or default_workers()) > 1:
         warm_up()
-    with late_interrupt():  # torch may abort where Ctrl-C interrupts its import
+    with uncollected(), late_interrupt():  # torch may abort where Ctrl-C interrupts its import
         loaded = _load(scenario, set_, seed)
         from attacks import ATTACKS
         from fedsim.run import execute
@@ -147,7 +164,17 @@ def run(
 
     with _progress(quiet) as report, _located(loaded):
         _check_device(loaded.scenario.device)
-        outcome = execute(loaded, ATTACKS, recipes(), out=out, engine=engine, workers=workers, progress=report)
+        outcome = execute(
+            loaded,
+            ATTACKS,
+            recipes(client_app),
+            out=out,
+            engine=engine,
+            workers=workers,
+            progress=report,
+            memory=round(memory * 1e9),
+            transcripts=transcripts,
+        )
     if quiet:
         typer.echo(outcome.folder)
     else:
@@ -157,7 +184,12 @@ def run(
 
 @app.command()
 def check(
-    scenario: ScenarioArgument, set_: SetOption = None, seed: SeedOption = None, workers: WorkersOption = None
+    scenario: ScenarioArgument,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    workers: WorkersOption = None,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    client_app: ClientAppOption = None,
 ) -> None:
     """Check a scenario, and print what a run would cost and what it could resolve."""
     loaded = _load(scenario, set_, seed)
@@ -167,7 +199,7 @@ def check(
 
     with _located(loaded):
         _check_device(loaded.scenario.device)
-        planned = plan(loaded, ATTACKS, recipes(), workers or default_workers())
+        planned = plan(loaded, ATTACKS, recipes(client_app), workers or default_workers(), round(memory * 1e9))
     _show_plan(loaded, planned)
 
 

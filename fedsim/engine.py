@@ -10,7 +10,7 @@ from dataclasses import fields
 from functools import lru_cache, partial
 from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from flwr.serverapp import ServerApp
@@ -22,6 +22,7 @@ from fedsim.job import Job, WorldResult
 from fedsim.lockstep import make_client, run_together, serve
 from fedsim.models import build
 from fedsim.processes import side_by_side
+from fedsim.tape import Recorder
 from fedsim.threads import pin, pinned, settled, tune_allocator
 from fedsim.transcript import Event
 from fedsim.watch import Watch
@@ -81,30 +82,54 @@ def _bench_from(path: str) -> Bench:
 # Worlds in worker processes
 
 
-_worker: dict[str, tuple[Job, Bench, bool]] = {}  # what the initializer of a worker process leaves for its tasks
+class _How(NamedTuple):
+    """How worlds are to be run."""
+
+    engine: EngineName
+    messages: bool
+    tapes: Path | None
 
 
-def _start_worker(given: tuple[Job, bool]) -> None:
-    job, messages = given
+_worker: dict[str, tuple[Job, Bench, _How]] = {}  # what the initializer of a worker process leaves for its tasks
+
+
+def _start_worker(given: tuple[Job, _How]) -> None:
+    job, how = given
     pin()
     tune_allocator()
-    _worker["job"] = (job, bench(job.scenario, job.stock), messages)
+    _worker["job"] = (job, bench(job.scenario, job.stock), how)
     gc.freeze()  # see `settled`
 
 
-def _run(
-    job: Job, indices: Sequence[int], setup: Bench, engine: EngineName, messages: bool
-) -> Iterator[tuple[int, WorldResult]]:
-    if engine == "lockstep":
-        yield from run_together(job, indices, setup, messages=messages)
-    else:
-        for index in indices:
-            yield index, run_world(job, index, setup, engine)
+def _run(job: Job, indices: Sequence[int], setup: Bench, how: _How) -> Iterator[tuple[int, WorldResult]]:
+    """Yield what each world leaves behind; its tape, if one is wanted, is finished by then."""
+    tapes = {index: Recorder(tape_of(how.tapes, index)) for index in indices} if how.tapes else {}
+
+    def spare(index: int) -> Callable[[Event], None] | None:
+        return tapes[index].add if tapes else None
+
+    try:
+        if how.engine == "lockstep":
+            worlds = run_together(job, indices, setup, messages=how.messages, spare=spare)
+        else:
+            worlds = ((index, run_world(job, index, setup, how.engine, spare(index))) for index in indices)
+        for index, left in worlds:
+            if tapes:
+                tapes.pop(index).finish()
+            yield index, left
+    finally:
+        for unfinished in tapes.values():
+            unfinished.discard()
 
 
-def _work(indices: Sequence[int], engine: EngineName) -> list[tuple[int, WorldResult]]:
-    job, setup, messages = _worker["job"]
-    return list(_run(job, indices, setup, engine, messages))
+def tape_of(folder: Path, index: int) -> Path:
+    """Return where the transcript of world `index` of a job is."""
+    return folder / f"{index:05d}"
+
+
+def _work(indices: Sequence[int]) -> list[tuple[int, WorldResult]]:
+    job, setup, how = _worker["job"]
+    return list(_run(job, indices, setup, how))
 
 
 def world_bytes(job: Job, index: int) -> int:
@@ -140,6 +165,7 @@ def run_worlds(
     workers: int = 1,
     memory: int = MEMORY,
     messages: bool = False,
+    tapes: Path | None = None,
 ) -> Iterator[tuple[int, WorldResult]]:
     """Yield (world, what it leaves behind) for each of `indices`, in the order they finish; the numbers do not depend
     on `workers` or `memory`.
@@ -147,15 +173,15 @@ def run_worlds(
     lockstep: worlds in pieces that advance together, `workers` processes fed from one queue. serial: each world alone,
     in `workers` processes. ray: one world after the other on Flower's simulation engine. memory: bytes that the worlds
     under way may take, besides the records and the code. messages: send every message through Flower, also where
-    lockstep could do without.
+    lockstep could do without. tapes: a folder to keep each world's transcript in, at `tape_of` it.
     """
     pieces = chunks(job, indices, workers, memory) if engine == "lockstep" else [[index] for index in indices]
+    how = _How(engine, messages, tapes)
     if engine == "ray" or workers == 1 or len(pieces) == 1:
         with pinned(), settled():
             setup = bench(job.scenario, job.stock)
             for piece in pieces:
-                yield from _run(job, piece, setup, engine, messages)
+                yield from _run(job, piece, setup, how)
         return
-    work = partial(_work, engine=engine)
-    for _, done in side_by_side(work, pieces, workers, _start_worker, (job, messages)):
+    for _, done in side_by_side(_work, pieces, workers, _start_worker, (job, how)):
         yield from done

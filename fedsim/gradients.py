@@ -77,8 +77,8 @@ def record_gradients(apply: Apply, params: Parameters, x: Tensor, y: Tensor) -> 
 
     What several questions need (lengths and inner products, several directions) is then computed once.
     """
-    few = sum(value.numel() for value in params.values() if value.dim() != 2)
-    size = min(RECORDS, max(1, NUMBERS // max(1, few)))
+    whole = sum(value.numel() for value in params.values() if value.dim() != 2)  # matrices stay in factors
+    size = min(RECORDS, max(1, NUMBERS // max(1, whole)))
     for start in range(0, len(y), size):
         records, labels = x[start : start + size], y[start : start + size]
         piece = _by_layers(apply, params, records, labels)
@@ -107,20 +107,24 @@ def weighted_sum(gradients: Gradients, weights: Tensor) -> dict[str, Tensor]:
 def _length(gradient: Tensor | Outer) -> Tensor:
     if isinstance(gradient, Outer):
         return _length(gradient.error) * _length(gradient.input)
-    length: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    length: Tensor = torch.linalg.vector_norm(_rows(gradient), dim=1)
     return length
 
 
 def _product(gradient: Tensor | Outer, direction: Tensor) -> Tensor:
     if isinstance(gradient, Outer):
         return (gradient.error * F.linear(gradient.input, direction)).sum(dim=1)
-    return gradient.flatten(1) @ direction.flatten()
+    return _rows(gradient) @ direction.flatten()
 
 
 def _weighted(gradient: Tensor | Outer, weights: Tensor) -> Tensor:
     if isinstance(gradient, Outer):
         return (gradient.error.T * weights) @ gradient.input
-    return (weights @ gradient.flatten(1)).view(gradient.shape[1:])
+    return (weights @ _rows(gradient)).view(gradient.shape[1:])
+
+
+def _rows(gradient: Tensor) -> Tensor:
+    return gradient.reshape(len(gradient), -1)
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:

@@ -18,6 +18,11 @@ MakeClient = Callable[[World, Callable[[], Bench]], ClientApp]
 """(world, what loads the records where the client runs) -> the ClientApp of all its clients."""
 
 
+def client_name(make: MakeClient) -> str:
+    """Return the name by which a run states a ClientApp that is not fedsim's own."""
+    return f"{getattr(make, '__module__', '')}:{getattr(make, '__qualname__', repr(make))}"
+
+
 class Recipes(NamedTuple):
     """How names in a scenario become Flower objects; module-level functions, since worker processes receive them.
 

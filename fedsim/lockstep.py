@@ -26,7 +26,7 @@ from fedsim.training import Task, Trained, train
 from fedsim.transcript import Event
 from fedsim.watch import Watch
 
-Spare = Callable[[int], Callable[[Event], None]]
+Spare = Callable[[int], Callable[[Event], None] | None]
 
 
 def parked(task: Task) -> Trained:

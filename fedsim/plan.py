@@ -17,8 +17,8 @@ from fedsim.attack import score
 from fedsim.engine import MEMORY, chunks, world_bytes
 from fedsim.errors import NotVisible
 from fedsim.game import asked, asked_from
-from fedsim.job import Job, Recipes, WorldResult
-from fedsim.lockstep import run_together
+from fedsim.job import Job, Recipes, WorldResult, client_name
+from fedsim.lockstep import batched, run_together
 from fedsim.prepare import Attacks, Prepared, Trial, prepare
 from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
@@ -66,7 +66,7 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memor
         seconds=START_AND_REPORT_SECONDS + parallel * crowding / min(workers, len(worlds)) + alone,
         memory_bytes=(workers + 1) * (PROCESS_BYTES + 2 * pool_bytes) + live,
         resolution=_resolution(prepared),
-        notes=_notes(prepared),
+        notes=(*_notes(prepared), *_alone(prepared)),
     )
 
 
@@ -154,18 +154,14 @@ def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measure
                 if signal is None:
                     continue
                 noise = generator(seed, "plan").standard_normal((len(one), *signal.shape)) * 1e-3
-                start = time.perf_counter()
+                made_up, ask = signal + np.abs(noise), asked_from(exam.ask, each.vantage.clients)
+                seconds = []
                 with suppress(NotVisible):
-                    score(
-                        attacks[name],
-                        signal + np.abs(noise),
-                        exam.members,
-                        one,
-                        exam.references,
-                        asked_from(exam.ask, each.vantage.clients),
-                        seed,
-                    )
-                total += (time.perf_counter() - start) * int(exam.targets.sum())
+                    for _ in range(2):  # the first one also imports what the attack needs
+                        start = time.perf_counter()
+                        score(attacks[name], made_up, exam.members, one, exam.references, ask, seed)
+                        seconds.append(time.perf_counter() - start)
+                total += min(seconds, default=0.0) * int(exam.targets.sum())
     return total
 
 
@@ -183,6 +179,18 @@ def _resolution(prepared: Prepared) -> tuple[str, ...]:
                 f"of {10 / max(without, 1):.2g}"
             )
     return tuple(lines)
+
+
+def _alone(prepared: Prepared) -> tuple[str, ...]:
+    """Say which local trainings cannot be done together, and why."""
+    jobs = [trial.job for trial in prepared.trials]
+    alone = sum(not batched(job, index) for job in jobs for index in range(len(job.worlds)))
+    if not alone:
+        return ()
+    own = jobs[0].recipes.client
+    if own is not None:
+        return (f"the ClientApp {client_name(own)} trains in its own way, so clients are trained one by one",)
+    return (f"in {alone} worlds clients are trained one by one: their model or early stopping cannot be stacked",)
 
 
 def _notes(prepared: Prepared) -> tuple[str, ...]:

@@ -80,7 +80,9 @@ class Data:
 
 @validated(frozen=True, config=STRICT)
 class Provenance:
-    """What made the numbers: versions by package, the commit and whether it was changed, data, seed, engine."""
+    """What made the numbers: versions by package, the commit and whether it was changed, data, seed, engine, and the
+    ClientApp where it is not fedsim's own.
+    """
 
     fedsim: str
     packages: dict[str, str]
@@ -90,6 +92,7 @@ class Provenance:
     data: Data
     seed: int
     engine: str
+    client_app: str | None = None
 
 
 @validated(frozen=True, config=STRICT)

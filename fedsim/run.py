@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,15 +21,16 @@ import fedsim
 from fedsim import results
 from fedsim.apps import bench, initial, measured_rounds
 from fedsim.data import SOURCES
-from fedsim.engine import EngineName, run_worlds
+from fedsim.engine import MEMORY, EngineName, run_worlds, tape_of
 from fedsim.errors import RunError, ScenarioError, Stopped
-from fedsim.job import Recipes, WorldResult
+from fedsim.job import Recipes, WorldResult, client_name
 from fedsim.prepare import Attacks, Prepared, prepare
 from fedsim.processes import default_workers
 from fedsim.release import in_words
 from fedsim.report import write_report
 from fedsim.scenario import digest
 from fedsim.scenario_file import Loaded, dump
+from fedsim.tape import finished
 from fedsim.threads import pinned
 
 Progress = Callable[[int, int, str], None]
@@ -52,11 +54,13 @@ def execute(
     engine: EngineName,
     workers: int | None,
     progress: Progress,
+    memory: int = MEMORY,
+    transcripts: bool = False,
 ) -> RunOutcome:
     """Run a scenario and return where its results are.
 
-    out: the run folder, which must not exist (default: runs/NAME-TIME). workers: processes for the serial engine
-    (default: one a processor).
+    out: the run folder, which must not exist (default: runs/NAME-TIME). workers: processes (default: one a
+    processor). memory: bytes that the worlds under way may take. transcripts: keep every message of every world.
     Worlds that are finished are kept beside the run folder until the run is complete, so an interrupted run goes on
     where it stopped.
     Raises ScenarioError (bad input; nothing is written) or RunError (the run failed).
@@ -73,7 +77,8 @@ def execute(
         _check_writable(folder)
         cache = _Cache(folder.parent / f".fedsim-unfinished-{_key(prepared, engine)}")
         try:
-            left = _run_all(prepared, engine, workers or default_workers(), cache, progress)
+            machine = _Machine(engine, workers or default_workers(), memory, transcripts)
+            left = _run_all(prepared, machine, cache, progress)
             progress(1, 1, "scoring the attacks")
             record, evidence = _judged(prepared, loaded, attacks, left, engine, started)
             progress(1, 1, "writing the report")
@@ -83,6 +88,10 @@ def execute(
                 (fresh / "scenario.yaml").write_text(dump(prepared.scenario), encoding="utf-8")
                 results.write(record, fresh)
                 write_report(fresh)
+                if transcripts:
+                    for leftover in cache.tapes.glob("*/.*.partial"):  # of a process that was ended half-way
+                        shutil.rmtree(leftover)
+                    cache.tapes.rename(fresh / "transcripts")
         except Stopped:
             raise
         except Exception:  # the same command would fail again, so there is nothing to go on with
@@ -148,19 +157,33 @@ def _judged(
     return record, evidence
 
 
+class _Machine(NamedTuple):
+    """With what worlds are run; no number depends on it but through the engine."""
+
+    engine: EngineName
+    workers: int
+    memory: int
+    transcripts: bool
+
+
 def _run_all(
-    prepared: Prepared, engine: EngineName, workers: int, cache: "_Cache", progress: Progress
+    prepared: Prepared, machine: _Machine, cache: "_Cache", progress: Progress
 ) -> list[dict[int, WorldResult]]:
     """Run every world of every trial that the cache does not hold yet."""
     total = sum(len(trial.draw.worlds) for trial in prepared.trials)
     left: list[dict[int, WorldResult]] = []
     done = 0
     for number, trial in enumerate(prepared.trials):
+        tapes = cache.tapes / f"{number}" if machine.transcripts else None
         found = dict(cache.read(number, len(trial.draw.worlds)))
+        if tapes:
+            found = {index: world for index, world in found.items() if finished(tape_of(tapes, index))}
         done += len(found)
         missing = [index for index in range(len(trial.draw.worlds)) if index not in found]
         progress(done, total, f"running worlds ({len(found)} kept from before)" if found else "running worlds")
-        for index, world in run_worlds(trial.job, missing, engine=engine, workers=workers):
+        for index, world in run_worlds(
+            trial.job, missing, engine=machine.engine, workers=machine.workers, memory=machine.memory, tapes=tapes
+        ):
             cache.write(number, index, world)
             found[index] = world
             done += 1
@@ -174,6 +197,11 @@ class _Cache:
     """Finished worlds of a run that is under way; the folder's name says of which scenario, data, code and engine."""
 
     folder: Path
+
+    @property
+    def tapes(self) -> Path:
+        """Where transcripts are kept until the run is complete."""
+        return self.folder / "transcripts"
 
     def read(self, trial: int, worlds: int) -> Iterator[tuple[int, WorldResult]]:
         for index in range(worlds):
@@ -229,6 +257,9 @@ def _key(prepared: Prepared, engine: EngineName) -> str:
         root = Path(fedsim.__file__).parent.parent / package
         for path in sorted(root.rglob("*.py")):
             state.update(path.read_bytes())
+    own = prepared.trials[0].job.recipes.client
+    if own is not None:
+        state.update(f"{client_name(own)}{Path(inspect.getfile(own)).read_text(encoding='utf-8')}".encode())
     return state.hexdigest()[:16]
 
 
@@ -265,6 +296,7 @@ def _provenance(prepared: Prepared, engine: EngineName) -> results.Provenance:
     pool = prepared.pool
     source = SOURCES[pool.source]
     commit, dirty, reason = _commit()
+    own = prepared.trials[0].job.recipes.client
     return results.Provenance(
         fedsim=fedsim.__version__,
         packages=_packages(),
@@ -282,6 +314,7 @@ def _provenance(prepared: Prepared, engine: EngineName) -> results.Provenance:
         ),
         seed=prepared.scenario.seed,
         engine=engine,
+        client_app=None if own is None else client_name(own),
     )
 
 

@@ -22,7 +22,7 @@ from fedsim.models import ACTIVATIONS, Dense
 from fedsim.scenario import Local
 from fedsim.training import OPTIMIZERS, Task, Trained, train
 
-STACKED_NUMBERS = 2**19
+STACKED_NUMBERS = 2**20
 """Models are trained together while what they work on stays below so many numbers: about what a processor's own cache
 holds."""
 LARGE_LAYER = 2**15

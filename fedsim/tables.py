@@ -3,12 +3,16 @@
 The tables bring torch and Flower, so each function imports what it needs.
 """
 
+import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedsim.errors import ScenarioError
 from fedsim.scenario_file import Known
 
 if TYPE_CHECKING:
-    from fedsim.job import Recipes
+    from fedsim.job import MakeClient, Recipes
 
 
 def known() -> Known:
@@ -25,9 +29,30 @@ def known() -> Known:
     )
 
 
-def recipes() -> "Recipes":
-    """Return how the names of strategies and mods become Flower objects."""
+def recipes(client: str | None = None) -> "Recipes":
+    """Return how the names of strategies and mods become Flower objects.
+
+    client: MODULE:FUNCTION that makes a ClientApp in place of fedsim's own, found from the working directory on. Raises
+    ScenarioError where there is none.
+    """
     from fedsim.job import Recipes
     from strategies import average, build_mods, build_strategy, min_clients
 
-    return Recipes(build_strategy, build_mods, min_clients, average)
+    return Recipes(build_strategy, build_mods, min_clients, average, own_client(client) if client else None)
+
+
+def own_client(name: str) -> "MakeClient":
+    """Return the function that `name` (MODULE:FUNCTION) means: (world, prepare) -> ClientApp."""
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ScenarioError(f"--client-app: got {name!r}, expected MODULE:FUNCTION, such as my_clients:make")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ScenarioError(f"--client-app: cannot import {module_name}: {error}") from None
+    make: MakeClient | None = getattr(module, attribute, None)
+    if not callable(make):
+        raise ScenarioError(f"--client-app: {module_name} has no function {attribute!r}")
+    return make

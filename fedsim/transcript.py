@@ -1,7 +1,7 @@
 """Every message of a world as it crossed the Grid: read-only copies, in order."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -86,13 +86,17 @@ def checksum(array: Array) -> int:
     return (total + int.from_bytes(data[whole:].tobytes(), "little") * 0x9E3779B97F4A7C15) % 2**64
 
 
-def checksums(event: Event) -> bytes:
+def array_checksums(arrays: Arrays) -> bytes:
+    """Return a line that tells arrays from any others: names, types, shapes, checksums."""
+    return repr(
+        [(name, arrays[name].dtype.str, arrays[name].shape, checksum(arrays[name])) for name in sorted(arrays)]
+    ).encode()
+
+
+def checksums(event: Event, of_arrays: Callable[[Arrays], bytes] = array_checksums) -> bytes:
     """Return a line that tells an event from any other: all its words and facts, and the checksum of each array."""
-    parts = [
-        (name, str(event.arrays[name].dtype), event.arrays[name].shape, checksum(event.arrays[name]))
-        for name in sorted(event.arrays)
-    ]
-    return repr((event.round, event.kind, event.sender, event.receiver, sorted(event.facts.items()), parts)).encode()
+    words = (event.round, event.kind, event.sender, event.receiver, sorted(event.facts.items()))
+    return repr(words).encode() + of_arrays(event.arrays)
 
 
 def update_digest(state: "hashlib._Hash", event: Event) -> None:

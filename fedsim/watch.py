@@ -11,7 +11,7 @@ from fedsim.errors import NotVisible, RunError
 from fedsim.game import World
 from fedsim.job import Job, WorldResult
 from fedsim.release import released
-from fedsim.transcript import PUBLIC, SERVER, Event, checksums, frozen, update_digest
+from fedsim.transcript import PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, frozen, update_digest
 from fedsim.views import Floats, Public, sees
 
 
@@ -44,12 +44,19 @@ class Watch:
         self._states = {probe.name: probe.signal.start(self._facts, probe.ask) for probe in self._probes}
         self._hidden: dict[str, str] = {}
         self._transcript = hashlib.sha256()
+        self._summed: tuple[Arrays, bytes] = ({}, b"")
         self._sights: dict[str, Counter[str]] = {str(vantage): Counter() for vantage in job.vantages}
         self._carried = dict.fromkeys(self._sights, False)
 
+    def _sum(self, arrays: Arrays) -> bytes:
+        """Return the checksums of arrays; those of a broadcast, which many events share, are taken once."""
+        if arrays is not self._summed[0]:
+            self._summed = arrays, array_checksums(arrays)
+        return self._summed[1]
+
     def see(self, event: Event) -> None:
         """Take in one event."""
-        self._transcript.update(checksums(event))
+        self._transcript.update(checksums(event, self._sum))
         for vantage in self._job.vantages:
             if sees(vantage, event):
                 self._sights[str(vantage)][event.kind] += 1

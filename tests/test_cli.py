@@ -140,8 +140,12 @@ def test_what_is_no_scenario_is_one_line(capsys: pytest.CaptureFixture[str], tmp
         (["run", "quickstart", "--seed", "three"], "'three'"),
         (["run", "quickstart", "--seed", "-1"], "--seed -1: seed: got -1; allowed: a whole number at least 0"),
         (["run", "quickstart", "--workers", "0"], "x>=1"),
-        (["run", "quickstart", "--engine", "rey"], "'serial', 'ray'"),
+        (["run", "quickstart", "--engine", "rey"], "'lockstep', 'serial', 'ray'"),
         (["run", "quickstart", "--set", "worlds"], "--set worlds: expected KEY=VALUE"),
+        (["run", "quickstart", "--memory", "0"], "x>=0.01"),
+        (["run", "quickstart", "--client-app", "mine"], "got 'mine', expected MODULE:FUNCTION"),
+        (["check", "quickstart", "--client-app", "no_such_module:make"], "cannot import no_such_module"),
+        (["run", "quickstart", "--client-app", "json:make"], "json has no function 'make'"),
         (["show", "quickstart", "--set", "worldz=3"], "did you mean worlds?"),
         (["list", "attack"], "did you mean attacks?"),
         (["explain", "lyra"], "did you mean lira?"),
@@ -172,7 +176,7 @@ def test_a_run_is_shown_at_80_columns(
     code = cli.main(["run", "good.yaml", "--seed", "5", "--set", "worlds=3", "--out", "there", "--workers", "2"])
     assert code == int(any(claim.status == "refuted" for claim in record.claims))
     assert (seen["loaded"].scenario.seed, seen["loaded"].scenario.worlds) == (5, 3)
-    assert (seen["out"], seen["engine"], seen["workers"], seen["attacks"]) == (Path("there"), "serial", 2, ATTACKS)
+    assert (seen["out"], seen["engine"], seen["workers"], seen["attacks"]) == (Path("there"), "lockstep", 2, ATTACKS)
     out, err = capsys.readouterr()
     assert max(map(len, out.splitlines())) <= 80
     assert err.startswith(" 50 % after 0 s")

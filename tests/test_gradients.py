@@ -55,7 +55,7 @@ def _flat(params: Parameters) -> Tensor:
 
 def _like(params: Parameters, seed: int) -> dict[str, Tensor]:
     rng = generator(seed, "direction")
-    return {name: torch.from_numpy(rng.standard_normal(tuple(value.shape))) for name, value in params.items()}
+    return {name: torch.as_tensor(rng.standard_normal(tuple(value.shape))) for name, value in params.items()}
 
 
 def _clipped(whole: Tensor, norm: float) -> Tensor:
@@ -134,6 +134,10 @@ def _computed_bias(p: Parameters, x: Tensor) -> Tensor:
     return F.linear(x, p["out"], p["bias"].exp())
 
 
+def _temperature(p: Parameters, x: Tensor) -> Tensor:
+    return F.linear(x, p["out"]) * p["temperature"]
+
+
 def _by_keyword(p: Parameters, x: Tensor) -> Tensor:
     return F.linear(input=x, weight=p["out"], bias=p["bias"])
 
@@ -208,6 +212,7 @@ UNKNOWN: dict[str, tuple[Apply, dict[str, tuple[int, ...]], tuple[int, ...]]] = 
     "weight also elsewhere": (_weight_also_elsewhere, {"out": (CLASSES, 6), "bias": (CLASSES,)}, (6,)),
     "normalised weight": (_normalised_weight, {"out": (CLASSES, 6), "bias": (CLASSES,)}, (6,)),
     "computed bias": (_computed_bias, {"out": (CLASSES, 6), "bias": (CLASSES,)}, (6,)),
+    "a single number": (_temperature, {"out": (CLASSES, 6), "temperature": ()}, (6,)),
     "input by keyword": (_by_keyword, {"out": (CLASSES, 6), "bias": (CLASSES,)}, (6,)),
     "a parameter never used": (_never_used, {"out": (CLASSES, 6), "bias": (CLASSES,)}, (6,)),
     "no parameter used": (_constant, {"out": (CLASSES, 6)}, (6,)),

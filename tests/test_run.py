@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from attacks import ATTACKS
 from fedsim import run as module
+from fedsim import tape
 from fedsim.engine import run_worlds
 from fedsim.errors import ScenarioError
 from fedsim.job import Job, WorldResult
@@ -19,6 +20,7 @@ from fedsim.results import read as read_results
 from fedsim.run import RunOutcome, execute
 from fedsim.scenario import LabelGame, PropertyGame, Scenario
 from fedsim.scenario_file import Loaded
+from fedsim.transcript import transcript_digest
 from tests import worlds
 
 AUDITS: tuple[dict[str, Any], ...] = (
@@ -39,16 +41,17 @@ def _scenario(**changes: Any) -> Scenario:
     )
 
 
-def _execute(scenario: Scenario, out: Path, workers: int = 1) -> RunOutcome:
+def _execute(scenario: Scenario, out: Path, workers: int = 1, transcripts: bool = False) -> RunOutcome:
     loaded = Loaded(scenario, {"name": scenario.name}, Path("test.yaml"), {})
     return execute(
         loaded,
         ATTACKS,
         worlds.RECIPES,
         out=out,
-        engine="serial",
+        engine="lockstep",
         workers=workers,
         progress=lambda _done, _all, _what: None,
+        transcripts=transcripts,
     )
 
 
@@ -159,6 +162,30 @@ def _counted(ran: list[int], results: Iterator[tuple[int, WorldResult]]) -> Iter
     for index, left in results:
         ran.append(index)
         yield index, left
+
+
+def test_transcripts_are_kept_where_wanted_and_agree_with_the_digests_also_after_an_interruption(
+    outcome: RunOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(job: Job, indices: Sequence[int], **rest: Any) -> Iterator[tuple[int, WorldResult]]:
+        for number, found in enumerate(run_worlds(job, indices, **rest)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(module, "run_worlds", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        _execute(_scenario(), tmp_path / "run")  # what it keeps has no transcripts, so all worlds run again
+    with pytest.raises(KeyboardInterrupt):
+        _execute(_scenario(), tmp_path / "run", workers=2, transcripts=True)
+    monkeypatch.undo()
+    kept = _execute(_scenario(), tmp_path / "run", workers=2, transcripts=True)
+    assert _but_machine(kept.folder) == _but_machine(outcome.folder)
+    worlds_of_a_game = [sorted(game.iterdir()) for game in sorted((kept.folder / "transcripts").iterdir())]
+    assert [len(game) for game in worlds_of_a_game] == [6 + 4, 6 + 4]
+    found = [transcript_digest(tape.read(world)) for game in worlds_of_a_game for world in game[:6]]
+    assert found == list(kept.record.federation.transcripts)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_folder_that_exists_is_refused_before_anything_runs(outcome: RunOutcome) -> None:
