@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -114,7 +113,7 @@ def _answer(ours: Connection) -> tuple[list[float], Model] | str:
         return "its process died"
 
 
-def processes() -> BaseContext:
+def processes() -> Any:
     """Return how fedsim makes processes: forked from one that has torch and Flower in memory."""
     warm_up()
     return multiprocessing.get_context(METHOD)

@@ -60,7 +60,8 @@ class Inbox:
         if arrays is not self._arrays:
             self._arrays = arrays
             self._params = {
-                name: torch.from_numpy(array).to(setup.x.device, setup.x.dtype) for name, array in arrays.items()
+                name: torch.from_numpy(np.array(array)).to(setup.x.device, setup.x.dtype)
+                for name, array in arrays.items()
             }
         return self._params
 

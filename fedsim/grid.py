@@ -8,8 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
+from io import BytesIO
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
+from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
@@ -29,6 +34,24 @@ WHO = "query.who"
 logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
+@lru_cache(maxsize=1024)
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether columns come first, and type, from the head of a NumPy file; parsing one is slow."""
+    return np.lib.format.read_array_header_1_0(BytesIO(data))
+
+
+def decoded(array: FlowerArray) -> Array:
+    """Return what a Flower Array carries, read-only and without a copy of it: the bytes are the message's own."""
+    data = array.data
+    if array.stype != "numpy.ndarray" or data[:8] != b"\x93NUMPY\x01\x00":
+        return array.numpy()
+    start = 10 + int.from_bytes(data[8:10], "little")
+    shape, columns_first, dtype = _header(data[8:start])
+    if dtype.hasobject:
+        return array.numpy()  # which refuses it
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if columns_first else "C")
+
+
 class Decoder:
     """Decodes the arrays of a record; one that carries the same bytes as the record before gives the same mapping."""
 
@@ -40,7 +63,7 @@ class Decoder:
         """Return the arrays of a record by name."""
         data = {name: array.data for name, array in record.items()}
         if data.keys() != self._data.keys() or any(data[name] is not self._data[name] for name in data):
-            self._data, self._arrays = data, {name: array.numpy() for name, array in record.items()}
+            self._data, self._arrays = data, {name: decoded(array) for name, array in record.items()}
         return self._arrays
 
 
@@ -102,8 +125,9 @@ class LocalGrid(Grid):
 
     def _handle(self, message: Message) -> Message:
         # Flower's strategies put one RecordDict into all the messages of a round; on a network each client would get
-        # its own.
-        own = copy.deepcopy(message)
+        # its own. The arrays' bytes cannot be changed and need no copy.
+        arrays = [array for record in message.content.array_records.values() for array in record.values()]
+        own = copy.deepcopy(message, {id(array): array for array in arrays})
         try:
             return self._app(own, self._contexts[message.metadata.dst_node_id])
         except Exception as error:  # a client that fails answers with an error, as on every runtime of Flower's
@@ -201,7 +225,7 @@ class ScenarioGrid(Grid):
             return self._sent[1]
         return read_only(
             {
-                name if record == ARRAYS else f"{record}/{name}": array.numpy()
+                name if record == ARRAYS else f"{record}/{name}": decoded(array)
                 for record, values in records.items()
                 for name, array in values.items()
             }
@@ -220,6 +244,8 @@ def _facts(content: RecordDict) -> dict[str, Fact]:
 
 def ask_roster(grid: Grid, clients: int) -> dict[int, int]:
     """Return node id -> client index, by asking each node once all are connected (a runtime's node ids are random)."""
+    if isinstance(grid, LocalGrid):
+        return {node: node - 1 for node in grid.get_node_ids()}
     while len(nodes := list(grid.get_node_ids())) < clients:
         time.sleep(0.1)
     asked = [Message(RecordDict(), node, WHO) for node in nodes]

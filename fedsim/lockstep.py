@@ -30,14 +30,19 @@ Spare = Callable[[int], Callable[[Event], None] | None]
 
 
 def parked(task: Task) -> Trained:
-    """Park the ClientApp that calls this until its local training is done; outside a lockstep grid, just train."""
-    parent = getcurrent().parent
-    if parent is None:
-        return train(task)
-    drawn_from = global_state()
-    trained = parent.switch(task)
-    restore_globals(drawn_from)
+    """Park the ClientApp that calls this until its local training is done."""
+    grid = getcurrent().parent
+    assert grid is not None
+    trained = grid.switch(task)
     assert isinstance(trained, Trained)
+    return trained
+
+
+def parked_drawing(task: Task) -> Trained:
+    """Park a ClientApp whose mods may be drawing from the global generators; they go on where they were."""
+    drawn_from = global_state()
+    trained = parked(task)
+    restore_globals(drawn_from)
     return trained
 
 
@@ -65,7 +70,7 @@ def _through_flower(job: Job, index: int, setup: Bench, sink: Callable[[Event], 
     """Return a world under way whose every message is a Flower Message."""
     world, recipes = job.worlds[index], job.recipes
     server = server_app(setup, world, partial(recipes.strategy, world.federation.strategy), sink, outcome)
-    client = make_client(job, index, lambda: setup, parked)
+    client = make_client(job, index, lambda: setup, parked_drawing if world.federation.mods else parked)
     run = greenlet(partial(serve, server, client, setup.clients, LockstepGrid))
     waiting = run.switch()
     while not run.dead:
