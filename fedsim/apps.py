@@ -134,7 +134,7 @@ def local_task(
         torch.from_numpy(world.rows[party]),
         world.federation.local,
         generator(setup.seed, *names),
-        torch_generator(setup.seed, *names),
+        torch_generator(setup.seed, *names) if world.model.dropout else None,
         proximal_mu,
         memory,
     )
@@ -221,19 +221,22 @@ def measured_rounds(rounds: int) -> tuple[int, ...]:
     return tuple(sorted({round(part * rounds / MEASURED) for part in range(MEASURED + 1)}))
 
 
-def utility(setup: Bench, world: World, params: Params) -> tuple[float, float, float, float]:
-    """Return train accuracy, train loss, test accuracy and test loss of a model, as an observer outside the federation
-    measures them (never on the transcript), each on `MEASURED_RECORDS` records at most.
+def utility(setup: Bench, world: World) -> Callable[[Params], tuple[float, float, float, float]]:
+    """Return what measures train accuracy, train loss, test accuracy and test loss of a model of a world, as an
+    observer outside the federation would (never on the transcript), each on `MEASURED_RECORDS` records at most.
     """
-    members, test = np.concatenate(world.rows), setup.test.numpy(force=True)
-    parts = []
-    for name, rows in (("members", members), ("test", test)):
+    samples = []
+    for name, rows in (("members", np.concatenate(world.rows)), ("test", setup.test.numpy(force=True))):
         if len(rows) > MEASURED_RECORDS:
             rows = generator(setup.seed, world.name, "utility", name).choice(rows, MEASURED_RECORDS, replace=False)
-        sample = torch.from_numpy(rows)
-        parts.append(evaluate(setup.model(world), params, setup.x[sample], setup.y[sample]))
-    train_part, test_part = parts
-    return train_part.accuracy, train_part.loss, test_part.accuracy, test_part.loss
+        samples.append(torch.from_numpy(rows))
+    model = setup.model(world)
+
+    def measure(params: Params) -> tuple[float, float, float, float]:
+        train_part, test_part = (evaluate(model, params, setup.x[rows], setup.y[rows]) for rows in samples)
+        return train_part.accuracy, train_part.loss, test_part.accuracy, test_part.loss
+
+    return measure
 
 
 def server_app(
@@ -250,10 +253,11 @@ def server_app(
     """
     app = ServerApp()
     receive = Inbox()
+    measure = utility(setup, world)
 
     def judge(number: int, arrays: ArrayRecord) -> None:
         if number in measured_rounds(world.federation.rounds):
-            outcome.utility.append(utility(setup, world, receive(setup, arrays)))
+            outcome.utility.append(measure(receive(setup, arrays)))
 
     def who_is_in(number: int) -> Iterable[int]:
         return cohort(setup, world, number)

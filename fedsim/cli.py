@@ -127,6 +127,13 @@ def _root(
         typer.echo(context.get_help())
 
 
+ENGINES: dict[str, str] = {
+    "lockstep": "All worlds advance together, round by round, and the clients of a round are trained as one (default).",
+    "serial": "One world after the other in each process, each client alone; the reference.",
+    "ray": "Flower's own simulation engine, one world at a time; needs the extra `ray`.",
+}
+
+
 # Scenarios
 
 
@@ -138,11 +145,7 @@ def run(
     seed: SeedOption = None,
     engine: Annotated[
         Literal["lockstep", "serial", "ray"],
-        typer.Option(
-            click_type=click.Choice(["lockstep", "serial", "ray"]),
-            help="lockstep: worlds advance together and train as one; serial: one world after the other in each "
-            "process; ray: Flower's simulation engine.",
-        ),
+        typer.Option(click_type=click.Choice(list(ENGINES)), help="What runs the worlds; see `fedsim list engines`."),
     ] = "lockstep",
     workers: WorkersOption = None,
     memory: MemoryOption = DEFAULT_MEMORY,
@@ -239,7 +242,10 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folde
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="sources, models, strategies, mods, attacks, partitions or scenarios.")
+        str,
+        typer.Argument(
+            metavar="WHAT", help="sources, models, strategies, mods, attacks, partitions, engines or scenarios."
+        ),
     ],
 ) -> None:
     """List what a scenario can name."""
@@ -349,6 +355,7 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "mods": _mods,
     "attacks": _attacks,
     "partitions": lambda: PARTITIONS,
+    "engines": lambda: ENGINES,
     "scenarios": _scenarios,
 }
 

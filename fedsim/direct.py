@@ -30,12 +30,12 @@ def course(
 
     config: what the strategy tells the clients each round.
     """
-    params = initial(setup, world)
+    params, measure = initial(setup, world), utility(setup, world)
     rounds, measured = world.federation.rounds, measured_rounds(world.federation.rounds)
     kept: dict[int, dict[str, torch.Tensor]] = {}
     for number in range(rounds + 1):
         if number in measured:
-            outcome.utility.append(utility(setup, world, params))
+            outcome.utility.append(measure(params))
         if number == rounds:
             break
         chosen = cohort(setup, world, number + 1)

@@ -1,7 +1,6 @@
 """What a run would cost, measured on this machine, and what it could resolve."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from fedsim.scenario_file import Loaded
 from fedsim.threads import pinned
 from fedsim.views import Floats
 
-START_AND_REPORT_SECONDS = 9.0  # worker processes import torch and Flower; figures are drawn
+START_AND_REPORT_SECONDS = 5.0  # worker processes import torch and Flower; figures are drawn
 PROCESS_BYTES = 450 * 2**20  # a process with torch and Flower loaded
 
 
@@ -213,8 +212,3 @@ def _notes(prepared: Prepared) -> tuple[str, ...]:
     if len(pool.null) == 0:
         notes.append("the data are too few for a null control")
     return (*notes, *pool.notes)
-
-
-def default_workers() -> int:
-    """Return one process for each processor this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -79,39 +79,39 @@ def recipe(task: Task) -> Recipe | None:
     """Return what decides with which others a task can be trained; None where it must be trained alone."""
     if task.model.dense is None or task.local.early_stopping is not None or task.x.device.type != "cpu":
         return None
+    return Recipe(task.model.dense, task.local, task.proximal_mu, *_places(task), task.x.dtype)
+
+
+def _places(task: Task) -> tuple[int, int]:
+    """Return the full batches of an epoch, and the places of the last, smaller one: its records, rounded up."""
     size = task.local.batch_size
     full, rest = divmod(len(task.rows), size)
     step = max(1, size // 4)
-    return Recipe(
-        task.model.dense,
-        task.local,
-        task.proximal_mu,
-        full,
-        min(size, -(-rest // step) * step),
-        task.x.dtype,
-    )
+    return full, min(size, -(-rest // step) * step)
 
 
 def train_many(tasks: Sequence[Task]) -> list[Trained]:
     """Return what `train` returns for each task, to rounding; one by one where they are of a kind that must be."""
     done: dict[int, Trained] = {}
-    alike: dict[Recipe, list[int]] = {}
-    for number, task in enumerate(tasks):
-        key = recipe(task)
-        if key is None:
-            done[number] = train(task)
-        else:
-            alike.setdefault(key, []).append(number)
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number, task in enumerate(tasks):  # settings by identity: to hash them takes as long as a small step
+        key = (task.model.dense, id(task.local), task.proximal_mu, _places(task), id(task.x), id(task.y))
+        alike.setdefault(key, []).append(number)
     with torch.no_grad():
-        for key, members in alike.items():
-            for start in range(0, len(members), key.together):
-                part = members[start : start + key.together]
-                done |= zip(part, _train(key, [tasks[number] for number in part]), strict=True)
+        for members in alike.values():
+            common = recipe(tasks[members[0]])
+            if common is None:
+                with torch.enable_grad():
+                    done |= {number: train(tasks[number]) for number in members}
+                continue
+            for start in range(0, len(members), common.together):
+                part = members[start : start + common.together]
+                done |= zip(part, _train(common, [tasks[number] for number in part]), strict=True)
     return [done[number] for number in range(len(tasks))]
 
 
 class _Records(NamedTuple):
-    """The records of some clients, in places; an empty place holds zeros and weighs nothing.
+    """The records of some clients, in places; an empty place holds the first one and weighs nothing.
 
     A step is a batch; its places count over all the models.
     """
@@ -128,17 +128,19 @@ class _Records(NamedTuple):
 def _records(recipe: Recipe, tasks: Sequence[Task]) -> _Records:
     models, places, epochs = len(tasks), recipe.places, recipe.local.epochs
     classes, size, smoothing = recipe.dense.widths[-1], recipe.local.batch_size, recipe.local.label_smoothing
-    x = torch.zeros(models, places, recipe.dense.widths[0], dtype=recipe.dtype)
-    y = torch.zeros(models, places, dtype=torch.int64)
     counts = np.array([len(task.rows) for task in tasks])
+    rows = np.zeros((models, places), dtype=np.int64)
     order = np.tile(np.arange(places), (epochs, models, 1))
-    for k, (task, count) in enumerate(zip(tasks, counts, strict=True)):
-        torch.index_select(task.x.flatten(1), 0, task.rows, out=x[k, :count])
-        torch.index_select(task.y, 0, task.rows, out=y[k, :count])
-        rows = task.order.permutation(int(count))
+    for k, (task, count) in enumerate(zip(tasks, counts.tolist(), strict=True)):
+        own = task.rows.numpy()
+        rows[k] = own[0]  # an empty place must hold something, and what is the client's own can do it no harm
+        rows[k, :count] = own
+        shuffled = task.order.permutation(count)
         for epoch in range(epochs):
-            order[epoch, k, :count] = task.order.permutation(rows)
-    goal = F.one_hot(y.view(-1), classes).to(recipe.dtype)
+            order[epoch, k, :count] = task.order.permutation(shuffled)
+    chosen = torch.from_numpy(rows.reshape(-1))
+    x = tasks[0].x.flatten(1).index_select(0, chosen).view(models, places, -1)
+    goal = F.one_hot(tasks[0].y.index_select(0, chosen), classes).to(recipe.dtype)
     if smoothing:
         goal.mul_(1 - smoothing).add_(smoothing / classes)
     batch = np.arange(places) // size

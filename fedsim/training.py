@@ -15,9 +15,9 @@ from fedsim.scenario import Local
 class Task(NamedTuple):
     """One local training: from `params`, on the records `rows` [n] of x [N, ...], y [N] (n >= 1).
 
-    order: shuffles the records each epoch. noise: draws dropout masks. proximal_mu: weight of FedProx's pull towards
-    the parameters received (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain training. memory: what an
-    engine may keep between two trainings on the same records.
+    order: shuffles the records each epoch. noise: draws dropout masks (None: no dropout). proximal_mu: weight of
+    FedProx's pull towards the parameters received (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain
+    training. memory: what an engine may keep between two trainings on the same records.
     """
 
     model: Model
@@ -27,7 +27,7 @@ class Task(NamedTuple):
     rows: Tensor
     local: Local
     order: np.random.Generator
-    noise: torch.Generator
+    noise: torch.Generator | None
     proximal_mu: float = 0.0
     memory: dict[str, Tensor] | None = None
 

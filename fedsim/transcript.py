@@ -79,11 +79,11 @@ def checksum(array: Array) -> int:
     Source: multilinear hashing (Carter and Wegman 1979, https://doi.org/10.1016/0022-0000(79)90044-8). It notices
     accidents at the speed of memory; it is no protection against somebody who wants two arrays to agree.
     """
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    whole = len(data) // 8 * 8
-    words = data[:whole].view(np.uint64)
-    total = int(np.dot(words, _weights(1 << max(len(words) - 1, 0).bit_length())[: len(words)])) if whole else 0
-    return (total + int.from_bytes(data[whole:].tobytes(), "little") * 0x9E3779B97F4A7C15) % 2**64
+    data = np.ascontiguousarray(array).reshape(-1)
+    if data.nbytes % 8:
+        data = np.concatenate([data.view(np.uint8), np.zeros(-data.nbytes % 8, dtype=np.uint8)])
+    words = data.view(np.uint64)
+    return int(np.dot(words, _weights(1 << len(words).bit_length())[: len(words)]))
 
 
 def array_checksums(arrays: Arrays) -> bytes:

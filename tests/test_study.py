@@ -14,8 +14,8 @@ from attacks import ATTACKS
 from fedsim import judge
 from fedsim.data import status
 from fedsim.engine import run_worlds
-from fedsim.plan import default_workers
 from fedsim.prepare import prepare
+from fedsim.processes import default_workers
 from fedsim.results import Finding
 from fedsim.scenario_file import Loaded
 from tests import worlds
