@@ -4,7 +4,7 @@ SuperLink.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -163,8 +163,8 @@ def client_app(
     def train_message(message: Message, context: Context) -> Message:
         setup = prepare()
         party = int(context.node_config["partition-id"])
-        mu = float(message.content.config_records[CONFIG].get(PROXIMAL, 0.0))  # type: ignore[arg-type]
-        params = receive(setup, message.content.array_records[ARRAYS])
+        mu = float(_config(message).get(PROXIMAL, 0.0))  # type: ignore[arg-type]
+        params = receive(setup, _model(message))
         trained = train_task(local_task(setup, world, party, _round(message), params, mu, kept.setdefault(party, {})))
         return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": trained.loss}, trained.params)
 
@@ -176,7 +176,7 @@ def client_app(
             return _reply(message, {"num-examples": 0, "loss": 0.0, "accuracy": 0.0})
         result = evaluate(
             setup.model(world),
-            receive(setup, message.content.array_records[ARRAYS]),
+            receive(setup, _model(message)),
             setup.x[rows],
             setup.y[rows],
         )
@@ -194,8 +194,16 @@ def answer_who(app: ClientApp) -> None:
         return who_reply(message, context)
 
 
+def _model(message: Message) -> ArrayRecord:
+    return cast(ArrayRecord, message.content[ARRAYS])
+
+
+def _config(message: Message) -> ConfigRecord:
+    return cast(ConfigRecord, message.content[CONFIG])
+
+
 def _round(message: Message) -> int:
-    return int(message.content.config_records[CONFIG]["server-round"])  # type: ignore[arg-type]
+    return int(_config(message)["server-round"])  # type: ignore[arg-type]
 
 
 def _reply(message: Message, metrics: dict[str, int | float], params: Params | None = None) -> Message:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array as FlowerArray
-from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -23,7 +23,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.errors import RunError
-from fedsim.transcript import SERVER, Array, Arrays, Event, Fact, client
+from fedsim.transcript import SERVER, Array, Arrays, Event, Fact, Scalar, client
 
 RUN_ID = 1
 ERROR_CODE = 1
@@ -126,7 +126,8 @@ class LocalGrid(Grid):
     def _handle(self, message: Message) -> Message:
         # Flower's strategies put one RecordDict into all the messages of a round; on a network each client would get
         # its own. The arrays' bytes cannot be changed and need no copy.
-        arrays = [array for record in message.content.array_records.values() for array in record.values()]
+        records = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
+        arrays = [array for record in records for array in record.values()]
         own = copy.deepcopy(message, {id(array): array for array in arrays})
         try:
             return self._app(own, self._contexts[message.metadata.dst_node_id])
@@ -217,7 +218,7 @@ class ScenarioGrid(Grid):
 
     def _arrays(self, content: RecordDict) -> Arrays:
         """Return the arrays of a message; the messages of one broadcast share theirs."""
-        records = content.array_records
+        records = {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
         if records.keys() == {ARRAYS}:
             arrays = self._decode(records[ARRAYS])
             if arrays is not self._sent[0]:
@@ -232,14 +233,22 @@ class ScenarioGrid(Grid):
         )
 
 
+# Flower's views of one kind of record (`content.array_records`, ...) are built anew at each look, slowly.
 def _facts(content: RecordDict) -> dict[str, Fact]:
     facts: dict[str, Fact] = {}
-    for records in (content.metric_records, content.config_records):
-        for record, values in records.items():
+    for kind in (MetricRecord, ConfigRecord):
+        for record, values in content.items():
+            if not isinstance(values, kind):
+                continue
             for name, value in values.items():
                 key = name if record in (METRICS, CONFIG) and name not in facts else f"{record}/{name}"
-                facts[key] = tuple(value) if isinstance(value, list) else value
+                facts[key] = tuple(map(_plain, value)) if isinstance(value, list) else _plain(value)
     return facts
+
+
+def _plain(value: Scalar) -> Scalar:
+    """Return a NumPy number, which Flower lets pass in this process, as the number that a network would deliver."""
+    return float(value) if isinstance(value, np.floating) else value
 
 
 def ask_roster(grid: Grid, clients: int) -> dict[int, int]:
