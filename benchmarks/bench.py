@@ -19,7 +19,6 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
@@ -216,10 +215,6 @@ def _beside(row: Record, found: Measured, contender: str) -> Record:
 
 def dp_sgd(mode: Mode) -> list[Record]:
     """Return the records of record-level DP-SGD: what `compare(mode)` in `dp_sgd.py` returns."""
-    if find_spec("benchmarks.dp_sgd") is None:
-        return [
-            Record(workload="W5", title="record-level DP-SGD", path="", skipped="benchmarks/dp_sgd.py is not there")
-        ]
     return list(import_module("benchmarks.dp_sgd").compare(mode))
 
 

@@ -5,6 +5,7 @@ kept.
 import gc
 import importlib.util
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import lru_cache, partial
@@ -22,6 +23,7 @@ from fedsim.job import Job, WorldResult
 from fedsim.lockstep import make_client, run_together, serve
 from fedsim.models import build
 from fedsim.processes import side_by_side
+from fedsim.stacked import Recipe, places, stackable
 from fedsim.tape import Recorder
 from fedsim.threads import pin, pinned, settled, tune_allocator
 from fedsim.transcript import Event
@@ -29,7 +31,7 @@ from fedsim.watch import Watch
 
 EngineName = Literal["lockstep", "serial", "ray"]
 
-MEMORY = 2 * 2**30
+MEMORY = 2_000_000_000
 """Bytes that the worlds under way may take, unless a run says otherwise."""
 MODELS_TOGETHER = 64
 """Beyond so many small models, training them together gains nothing more."""
@@ -136,11 +138,21 @@ def world_bytes(job: Job, index: int) -> int:
     """Return about how much memory world `index` takes while it runs: the models of a round, as messages and as
     arrays, and the inner products that stacked training keeps.
     """
-    world, features = job.worlds[index], job.stock.x[0].size
-    start = build(world.model, job.stock.x.shape[1:], job.stock.classes).init(torch.Generator().manual_seed(0))
-    numbers = (3 * cohort_size(world) + 4) * sum(value.numel() for value in start.values())
-    numbers += sum(len(rows) ** 2 for rows in world.rows if len(rows) <= 2 * features)
+    world, shape = job.worlds[index], job.stock.x.shape[1:]
+    model, local = build(world.model, shape, job.stock.classes), world.federation.local
+    parameters = sum(value.numel() for value in model.init(torch.Generator().manual_seed(0)).values())
+    numbers = (3 * cohort_size(world) + 4) * parameters
+    if model.dense is not None and stackable(model, local):
+        kinds = Counter(places(len(rows), local) for rows in world.rows if len(rows))
+        dtype = torch.float64 if job.scenario.dtype == "float64" else torch.float32
+        kept = ((Recipe(model.dense, local, 0.0, *kind, dtype).kept, count) for kind, count in kinds.items())
+        numbers += sum(each * count for each, count in kept)
     return round(numbers) * (8 if job.scenario.dtype == "float64" else 4)
+
+
+def sampled(indices: Sequence[int]) -> Sequence[int]:
+    """Return a handful of worlds, spread over all."""
+    return indices[:: max(1, len(indices) // 8)]
 
 
 def chunks(job: Job, indices: Sequence[int], workers: int, memory: int) -> list[Sequence[int]]:
@@ -150,7 +162,7 @@ def chunks(job: Job, indices: Sequence[int], workers: int, memory: int) -> list[
     """
     if not indices:
         return []
-    largest = max(world_bytes(job, index) for index in indices[:: max(1, len(indices) // 8)])
+    largest = max(world_bytes(job, index) for index in sampled(indices))
     smallest = min(cohort_size(job.worlds[index]) for index in indices)
     useful, fitting = ceil(MODELS_TOGETHER / max(smallest, 1)), memory // (workers * largest)
     size = max(1, min(useful, fitting, len(indices) // (PIECES * workers)))
@@ -175,6 +187,9 @@ def run_worlds(
     under way may take, besides the records and the code. messages: send every message through Flower, also where
     lockstep could do without. tapes: a folder to keep each world's transcript in, at `tape_of` it.
     """
+    if engine == "lockstep":
+        largest = max((world_bytes(job, index) for index in sampled(indices)), default=1)
+        workers = max(1, min(workers, memory // largest))
     pieces = chunks(job, indices, workers, memory) if engine == "lockstep" else [[index] for index in indices]
     how = _How(engine, messages, tapes)
     if engine == "ray" or workers == 1 or len(pieces) == 1:

@@ -107,7 +107,7 @@ def weighted_sum(gradients: Gradients, weights: Tensor) -> dict[str, Tensor]:
 def _length(gradient: Tensor | Outer) -> Tensor:
     if isinstance(gradient, Outer):
         return _length(gradient.error) * _length(gradient.input)
-    length: Tensor = torch.linalg.vector_norm(_rows(gradient), dim=1)
+    length: Tensor = torch.linalg.vector_norm(_rows(gradient), dim=1, dtype=torch.float64)
     return length
 
 

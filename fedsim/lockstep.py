@@ -8,6 +8,7 @@ neither knows that it was parked where it called for local training.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
+import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
@@ -21,7 +22,7 @@ from fedsim.grid import RUN_ID, LocalGrid, task_identity
 from fedsim.job import Job, WorldResult
 from fedsim.models import build
 from fedsim.randomness import global_state, restore_globals
-from fedsim.stacked import train_many
+from fedsim.stacked import stackable, train_many
 from fedsim.training import Task, Trained, train
 from fedsim.transcript import Event
 from fedsim.watch import Watch
@@ -54,15 +55,20 @@ class LockstepGrid(LocalGrid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002
         ordered = sorted(messages, key=lambda message: message.metadata.dst_node_id)
         clients = [greenlet(partial(self._handle, message)) for message in ordered]
-        said = [each.switch() for each in clients]
+        # Parked mods may leave their blocks in another order than they entered them, so what was global is put back.
+        gradients_wanted, drawn_from = torch.is_grad_enabled(), global_state()
+        said = []
+        for each in clients:
+            said.append(each.switch())
+            restore_globals(drawn_from)
         while waiting := [i for i, each in enumerate(clients) if not each.dead]:
             engine = getcurrent().parent
             assert engine is not None
-            drawn_from = global_state()
             results = engine.switch([said[i] for i in waiting])
-            restore_globals(drawn_from)
             for i, trained in zip(waiting, results, strict=True):
                 said[i] = clients[i].switch(trained)
+        torch.set_grad_enabled(gradients_wanted)
+        restore_globals(drawn_from)
         return said
 
 
@@ -119,6 +125,7 @@ def run_together(
                 except StopIteration:
                     del running[index]
                     yield index, watches.pop(index).finish(outcomes.pop(index))
+            answers.clear()
             trained = iter(train_many([task for tasks in waiting.values() for task in tasks]))
             answers = {index: [next(trained) for _ in tasks] for index, tasks in waiting.items()}
 
@@ -134,9 +141,9 @@ def direct_world(job: Job, index: int) -> bool:
 
 def batched(job: Job, index: int) -> bool:
     """Return whether the local trainings of a world are done together with others."""
-    world, features = job.worlds[index], job.stock.x.shape[1:]
-    dense = build(world.model, features, job.stock.classes).dense is not None
-    return job.recipes.client is None and dense and world.federation.local.early_stopping is None
+    world = job.worlds[index]
+    model = build(world.model, job.stock.x.shape[1:], job.stock.classes)
+    return job.recipes.client is None and stackable(model, world.federation.local)
 
 
 def _directly(job: Job, index: int, setup: Bench, sink: Callable[[Event], None], outcome: Outcome) -> Course:

@@ -189,7 +189,10 @@ def _alone(prepared: Prepared) -> tuple[str, ...]:
     own = jobs[0].recipes.client
     if own is not None:
         return (f"the ClientApp {client_name(own)} trains in its own way, so clients are trained one by one",)
-    return (f"in {alone} worlds clients are trained one by one: their model or early stopping cannot be stacked",)
+    return (
+        f"in {alone} worlds clients are trained one by one: convolutions, early stopping, batches of one record and "
+        "layers of one unit are not stacked",
+    )
 
 
 def _notes(prepared: Prepared) -> tuple[str, ...]:

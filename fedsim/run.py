@@ -9,6 +9,7 @@ import platform
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from fedsim.report import write_report
 from fedsim.scenario import digest
 from fedsim.scenario_file import Loaded, dump
 from fedsim.tape import finished
-from fedsim.threads import pinned
+from fedsim.threads import cpu_capability, pinned
 
 Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, what is being done)."""
@@ -251,15 +252,21 @@ def _read_world(path: Path) -> WorldResult | None:
 
 
 def _key(prepared: Prepared, engine: EngineName) -> str:
-    """Return what identifies the worlds of a run: scenario, data, engine, and the code that runs them."""
-    state = hashlib.sha256(f"{digest(prepared.scenario)}{prepared.pool.digest}{engine}{_packages()}".encode())
+    """Return what identifies the worlds of a run: scenario, data, engine, processor, and the code that runs them."""
+    state = hashlib.sha256(
+        f"{digest(prepared.scenario)}{prepared.pool.digest}{engine}{_packages()}{platform.machine()}{cpu_capability()}".encode()
+    )
     for package in ("fedsim", "strategies", "attacks"):
         root = Path(fedsim.__file__).parent.parent / package
         for path in sorted(root.rglob("*.py")):
             state.update(path.read_bytes())
     own = prepared.trials[0].job.recipes.client
     if own is not None:
-        state.update(f"{client_name(own)}{Path(inspect.getfile(own)).read_text(encoding='utf-8')}".encode())
+        state.update(client_name(own).encode())
+        root = Path(inspect.getfile(own)).resolve().parent
+        files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        for file in sorted(file for file in files if file and root in Path(file).resolve().parents):
+            state.update(Path(file).read_bytes())  # what it imports from beside itself
     return state.hexdigest()[:16]
 
 

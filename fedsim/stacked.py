@@ -10,7 +10,8 @@ each other; the sum is formed once, at the end.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import pi
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.models import ACTIVATIONS, Dense
+from fedsim.models import ACTIVATIONS, Dense, Model
 from fedsim.scenario import Local
 from fedsim.training import OPTIMIZERS, Task, Trained, train
 
@@ -64,30 +65,51 @@ class Recipe(NamedTuple):
         return local.optimizer == "sgd" and local.clip_gradient is None and sums <= 2 * self.dense.widths[0]
 
     @property
+    def kept(self) -> int:
+        """How many numbers of a client are kept from round to round: the inner products of its records, unless they
+        are more than the records themselves.
+        """
+        return self.places**2 if self.implicit and self.places <= self.dense.widths[0] else 0
+
+    @property
     def together(self) -> int:
         """How many models to train together."""
         widths, places = self.dense.widths, self.places
         layers = [a * b for a, b in itertools.pairwise(widths)]
         if self.implicit:
-            own = places * (widths[0] + places + 3 * widths[1]) + 3 * sum(layers[1:])
+            epochs = 1 if self.steady else self.local.epochs
+            own = places * (widths[0] + places + (2 + epochs) * widths[1]) + 3 * sum(layers[1:])
         else:
             own = places * widths[0] + 3 * sum(layers)
         return max(1, STACKED_NUMBERS // own)
 
 
+def stackable(model: Model, local: Local) -> bool:
+    """Return whether models of a kind can be trained together.
+
+    A product with an extent of one is another kernel for one matrix than for a stack of them, with other bits.
+    """
+    return (
+        model.dense is not None
+        and 1 not in model.dense.widths
+        and local.batch_size > 1
+        and local.early_stopping is None
+    )
+
+
 def recipe(task: Task) -> Recipe | None:
     """Return what decides with which others a task can be trained; None where it must be trained alone."""
-    if task.model.dense is None or task.local.early_stopping is not None or task.x.device.type != "cpu":
+    if task.x.device.type != "cpu" or not stackable(task.model, task.local):
         return None
-    return Recipe(task.model.dense, task.local, task.proximal_mu, *_places(task), task.x.dtype)
+    assert task.model.dense is not None
+    return Recipe(task.model.dense, task.local, task.proximal_mu, *places(len(task.rows), task.local), task.x.dtype)
 
 
-def _places(task: Task) -> tuple[int, int]:
+def places(records: int, local: Local) -> tuple[int, int]:
     """Return the full batches of an epoch, and the places of the last, smaller one: its records, rounded up."""
-    size = task.local.batch_size
-    full, rest = divmod(len(task.rows), size)
-    step = max(1, size // 4)
-    return full, min(size, -(-rest // step) * step)
+    full, rest = divmod(records, local.batch_size)
+    step = max(2, local.batch_size // 4)
+    return full, min(local.batch_size, -(-rest // step) * step)
 
 
 def train_many(tasks: Sequence[Task]) -> list[Trained]:
@@ -95,7 +117,14 @@ def train_many(tasks: Sequence[Task]) -> list[Trained]:
     done: dict[int, Trained] = {}
     alike: dict[tuple[object, ...], list[int]] = {}
     for number, task in enumerate(tasks):  # settings by identity: to hash them takes as long as a small step
-        key = (task.model.dense, id(task.local), task.proximal_mu, _places(task), id(task.x), id(task.y))
+        key = (
+            task.model.dense,
+            id(task.local),
+            task.proximal_mu,
+            places(len(task.rows), task.local),
+            id(task.x),
+            id(task.y),
+        )
         alike.setdefault(key, []).append(number)
     with torch.no_grad():
         for members in alike.values():
@@ -194,9 +223,7 @@ class _Implicit:
         self.reach = _reach(recipe, len(records.steps))
         self.pulls = torch.zeros(models, epochs * places, width, dtype=recipe.dtype)
         if not recipe.steady:
-            ages = torch.arange(len(records.steps) + 1).view(-1, 1, 1, 1) - records.when
-            moved = torch.tensor(self.reach.gradient, dtype=recipe.dtype)
-            self.moved = moved[ages.clamp_(min=0)]  # [steps + 1, models, epochs, places]
+            self.moved = torch.tensor(self.reach.gradient, dtype=recipe.dtype)  # by the age of a gradient
             self.skipped = torch.arange(models).repeat_interleave(places) * ((epochs - 1) * places)
 
     @property
@@ -220,7 +247,7 @@ class _Implicit:
             kept = None if task.memory is None else task.memory.get("inner")
             if kept is None:
                 kept = torch.mm(self.x[k], self.x[k].t()).add_(1)
-                if task.memory is not None:
+                if task.memory is not None and self.recipe.kept:
                     task.memory["inner"] = kept
             found.append(kept)
         return found[0] if len(found) == 1 else torch.cat(found)
@@ -237,7 +264,8 @@ class _Implicit:
         if self.recipe.steady:
             return z.baddbmm_(inner, self.pulls, alpha=-self.recipe.local.learning_rate)
         seen = step // len(self.recipe.batches) + 1
-        weighted = inner.unsqueeze(2) * self.moved[step, :, :seen].unsqueeze(1)  # [models, batch, seen, places]
+        weight = self.moved[(step - self.when[:, :seen]).clamp_(min=0)]  # [models, seen, places]
+        weighted = inner.unsqueeze(2) * weight.unsqueeze(1)  # [models, batch, seen, places]
         return z.baddbmm_(weighted.flatten(2), self.pulls[:, : seen * places])
 
     def backward(self, step: int, index: Tensor, dz: Tensor) -> None:
@@ -255,13 +283,24 @@ class _Implicit:
             pulls = self.pulls.mul_(-self.recipe.local.learning_rate)
         else:
             parts = self.pulls.view(models, -1, places, self.pulls.shape[2])
-            pulls = parts[:, 0] * self.moved[-1, :, 0].unsqueeze(2)
+            weight = self.moved[len(self.moved) - 1 - self.when].unsqueeze(3)  # [models, epochs, places, 1]
+            pulls = parts[:, 0] * weight[:, 0]
             for epoch in range(1, parts.shape[1]):
-                pulls += parts[:, epoch] * self.moved[-1, :, epoch].unsqueeze(2)
+                pulls += parts[:, epoch] * weight[:, epoch]
         biases = torch.add(pulls.sum(dim=1), self.biases, alpha=left)
         if self.small:
             return [*torch.baddbmm(torch.stack(self.weights), pulls.mT, self.x, beta=left)], [*biases]
         return [torch.addmm(w, pulls[k].t(), self.x[k], beta=left) for k, w in enumerate(self.weights)], [*biases]
+
+
+# torch's own GELU gives an element other bits at the end of an array than within it, so it depends on the company.
+def _gelu(z: Tensor) -> Tensor:
+    return z * (0.5 * (1 + torch.erf(z * 0.5**0.5)))
+
+
+def _backward_gelu(gradient: Tensor, before: Tensor, _after: Tensor) -> Tensor:
+    density = torch.exp(before.square() * -0.5) * float((2 * pi) ** -0.5)
+    return gradient * (0.5 * (1 + torch.erf(before * 0.5**0.5)) + before * density)
 
 
 def _backward_relu(gradient: Tensor, _before: Tensor, after: Tensor) -> Tensor:
@@ -274,11 +313,7 @@ def _backward_tanh(gradient: Tensor, _before: Tensor, after: Tensor) -> Tensor:
     return moved
 
 
-def _backward_gelu(gradient: Tensor, before: Tensor, _after: Tensor) -> Tensor:
-    moved: Tensor = torch.ops.aten.gelu_backward(gradient, before)
-    return moved
-
-
+FORWARD: dict[str, Callable[[Tensor], Tensor]] = ACTIVATIONS | {"gelu": _gelu}
 BACKWARD = {"relu": _backward_relu, "tanh": _backward_tanh, "gelu": _backward_gelu}
 """(gradient of the output, input, output) -> gradient of the input."""
 
@@ -299,7 +334,9 @@ def _masks(recipe: Recipe, tasks: Sequence[Task], counts: Sequence[int], first: 
 
 def _clip(gradients: list[Tensor], largest: float) -> None:
     """Scale the gradients of each model down to a common length of `largest` at most."""
-    squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients]).sum(dim=0)
+    squares = torch.zeros(len(gradients[0]), dtype=gradients[0].dtype)
+    for gradient in gradients:
+        squares += gradient.flatten(1).square().sum(dim=1)
     factor = (largest / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
@@ -308,7 +345,7 @@ def _clip(gradients: list[Tensor], largest: float) -> None:
 def _train(recipe: Recipe, tasks: Sequence[Task]) -> list[Trained]:
     """Return what each task comes to."""
     dense, local, models = recipe.dense, recipe.local, len(tasks)
-    last, activation, derivative = len(dense.widths) - 2, ACTIVATIONS[dense.activation], BACKWARD[dense.activation]
+    last, activation, derivative = len(dense.widths) - 2, FORWARD[dense.activation], BACKWARD[dense.activation]
     records = _records(recipe, tasks)
     implicit = _Implicit(recipe, tasks, records) if recipe.implicit else None
     names = [name for name in tasks[0].params if implicit is None or not name.startswith("layer0.")]

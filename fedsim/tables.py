@@ -4,6 +4,7 @@ The tables bring torch and Flower, so each function imports what it needs.
 """
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,6 @@ def own_client(name: str) -> "MakeClient":
     except ImportError as error:
         raise ScenarioError(f"--client-app: cannot import {module_name}: {error}") from None
     make: MakeClient | None = getattr(module, attribute, None)
-    if not callable(make):
-        raise ScenarioError(f"--client-app: {module_name} has no function {attribute!r}")
+    if not inspect.isfunction(make) or make.__qualname__ != attribute:
+        raise ScenarioError(f"--client-app: {module_name} defines no function {attribute!r}")
     return make

@@ -44,6 +44,11 @@ def settled() -> Iterator[None]:
         gc.unfreeze()
 
 
+def cpu_capability() -> str:
+    """Return the instruction set that torch computes with; sums differ between them."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def tune_allocator() -> None:
     """Let glibc keep large blocks that are freed, for the rest of this process.
 

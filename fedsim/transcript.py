@@ -67,23 +67,27 @@ def transcript_digest(events: Iterable[Event]) -> str:
 
 
 @lru_cache(maxsize=8)
-def _weights(count: int) -> NDArray[np.uint64]:
+def _weights(count: int, which: int) -> NDArray[np.uint64]:
     """Return `count` fixed odd numbers."""
-    return np.random.default_rng(0).integers(2**63, size=count, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return np.random.default_rng(which).integers(2**63, size=count, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
-def checksum(array: Array) -> int:
-    """Return sum_i w_i a_i modulo 2^64 over the 64-bit words a_i of an array, with fixed odd w_i: any change within one
-    word changes it, any other one but for a chance of about 2^-63.
+def checksum(array: Array) -> tuple[int, int]:
+    """Return sum_i w_i a_i modulo 2^64 over the 64-bit words a_i of an array, with fixed odd w_i; and the same, with
+    other weights, of the words read backwards byte by byte.
 
-    Source: multilinear hashing (Carter and Wegman 1979, https://doi.org/10.1016/0022-0000(79)90044-8). It notices
-    accidents at the speed of memory; it is no protection against somebody who wants two arrays to agree.
+    Any change within one word changes both. Differences that lie in high bits only (signs, exponents) say little in the
+    first sum and much in the second. Source: multilinear hashing (Carter and Wegman 1979,
+    https://doi.org/10.1016/0022-0000(79)90044-8). It notices accidents at the speed of memory; it is no protection
+    against somebody who wants two arrays to agree.
     """
     data = np.ascontiguousarray(array).reshape(-1)
     if data.nbytes % 8:
         data = np.concatenate([data.view(np.uint8), np.zeros(-data.nbytes % 8, dtype=np.uint8)])
     words = data.view(np.uint64)
-    return int(np.dot(words, _weights(1 << len(words).bit_length())[: len(words)]))
+    room = 1 << len(words).bit_length()
+    forwards = np.dot(words, _weights(room, 0)[: len(words)])
+    return int(forwards), int(np.dot(words.byteswap(), _weights(room, 1)[: len(words)]))
 
 
 def array_checksums(arrays: Arrays) -> bytes:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,6 +46,7 @@ class Watch:
         self._hidden: dict[str, str] = {}
         self._transcript = hashlib.sha256()
         self._summed: tuple[Arrays, bytes] = ({}, b"")
+        self._copied: tuple[Arrays, Arrays] = ({}, {})
         self._sights: dict[str, Counter[str]] = {str(vantage): Counter() for vantage in job.vantages}
         self._carried = dict.fromkeys(self._sights, False)
 
@@ -54,17 +56,27 @@ class Watch:
             self._summed = arrays, array_checksums(arrays)
         return self._summed[1]
 
+    def _copy(self, arrays: Arrays) -> Arrays:
+        """Return what attackers get to hold: copies, so that nothing they do reaches the federation; of a broadcast,
+        one for all.
+        """
+        if arrays is not self._copied[0]:
+            self._copied = arrays, frozen(arrays)
+        return self._copied[1]
+
     def see(self, event: Event) -> None:
         """Take in one event."""
         self._transcript.update(checksums(event, self._sum))
+        copied: Event | None = None
         for vantage in self._job.vantages:
             if sees(vantage, event):
                 self._sights[str(vantage)][event.kind] += 1
                 self._carried[str(vantage)] |= bool(event.arrays)
         for probe in self._probes:
             if probe.name not in self._hidden and sees(probe.vantage, event):
+                copied = copied or replace(event, arrays=self._copy(event.arrays))
                 try:
-                    self._states[probe.name] = probe.signal.step(self._states[probe.name], event)
+                    self._states[probe.name] = probe.signal.step(self._states[probe.name], copied)
                 except NotVisible as reason:
                     self._hidden[probe.name] = str(reason)
         if self._spare is not None:

@@ -20,7 +20,7 @@ from fedsim.randomness import generator, torch_generator
 from fedsim.release import released
 from fedsim.scenario import Plugin, Release
 from fedsim.training import Task, train
-from fedsim.transcript import Event, transcript_digest
+from fedsim.transcript import Event, checksum, transcript_digest
 from fedsim.views import parse_vantage, visible
 from strategies import STRATEGIES
 from tests import worlds
@@ -315,3 +315,25 @@ def test_a_process_is_held_to_one_thread_inside_the_block_and_set_free_after() -
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, np.uint8])
+def test_checksums_tell_arrays_apart(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    array = (np.abs(rng.standard_normal((33, 31))) * 50).astype(dtype)
+    others = [array[::-1], array.T.reshape(array.shape), array[:, ::-1], np.zeros_like(array)]
+    if np.issubdtype(dtype, np.floating):
+        others += [-array, array * 2, np.where(rng.random(array.shape) < 0.01, -array, array)]
+    spots = rng.choice(array.size, 200, replace=False)
+    for spot in spots:
+        changed = array.copy().reshape(-1)
+        changed[spot] += 1
+        one = np.zeros(array.size, dtype=dtype)
+        one[spot] = 1
+        others += [changed.reshape(array.shape), one.reshape(array.shape)]
+    found = {checksum(each) for each in [array, *others]}
+    assert len(found) == len(others) + 1
+    assert checksum(np.asfortranarray(array)) == checksum(
+        array
+    )  # what is sent is the numbers, not their order in memory
+    assert checksum(array[:0]) == (0, 0)

@@ -2,17 +2,22 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable
+import random
+import warnings
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
 
 from attacks import ATTACKS
 from fedsim.apps import Bench
+from fedsim.attack import Signal
 from fedsim.engine import chunks, run_world, run_worlds, world_bytes
 from fedsim.errors import RunError
 from fedsim.game import World, draw
@@ -21,7 +26,7 @@ from fedsim.lockstep import batched, direct_world, run_together
 from fedsim.scenario import Plugin
 from fedsim.threads import pinned
 from fedsim.transcript import Event
-from fedsim.views import parse_vantage
+from fedsim.views import Ask, Floats, Oracle, Public, parse_vantage
 from strategies import STRATEGIES
 from tests import worlds
 
@@ -158,7 +163,7 @@ def _bytes(left: WorldResult) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("messages", [False, True])
 def test_workers_pieces_and_the_order_of_worlds_change_no_byte(messages: bool) -> None:
-    chosen = _probed()
+    chosen = _probed(model={"hidden": (9, 7), "activation": "gelu"}, federation={"local": {"clip_gradient": 0.5}})
     everything = list(range(len(chosen.worlds)))
     with pinned():
         whole = dict(run_together(chosen, everything, worlds.setup(chosen), messages=messages))
@@ -215,6 +220,59 @@ def test_pieces_hold_every_world_once_and_fit_the_memory_given() -> None:
         assert max(map(len, pieces)) <= max(1, memory // (workers * each))
         assert len(pieces) >= 4 * workers
     assert chunks(chosen, [], 2, 2**31) == []
+
+
+def _start(_public: Public, _ask: Ask) -> int:
+    return 0
+
+
+def _vandal(state: int, event: Event) -> int:
+    for array in event.arrays.values():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that the array is not writable, and writes
+            torch.as_tensor(array).mul_(0.5)
+    return state + 1
+
+
+def _count(state: int, _oracle: Oracle) -> Floats:
+    return np.full((1, 1), state, dtype=np.float64)
+
+
+@pytest.mark.parametrize("messages", [False, True])
+def test_an_attack_that_writes_into_what_it_sees_changes_nothing(messages: bool) -> None:
+    chosen = worlds.job(worlds.scenario())
+    server = parse_vantage("server", 4)
+    ask = draw(chosen.scenario, worlds.pool(chosen.scenario), "record", frozenset()).exams[0].ask
+    probe = Probe("vandal", server, ask, Signal(_start, _vandal, _count), frozenset({0}))
+    attacked = dataclasses.replace(chosen, probes=(probe,), vantages=(server,))
+    _, expected = _together(chosen, [0], messages)[0]
+    _, left = _together(attacked, [0], messages)[0]
+    assert left.signals["vandal"][0, 0] == 2 * 4 * 3 + 1  # every message and the final model
+    assert (left.model, left.transcript) == (expected.model, expected.transcript)
+
+
+class _Noisy(FedAvg):
+    """A strategy that draws from both global generators where it aggregates."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        assert arrays is not None
+        noise = float(np.random.random()) + random.random()  # noqa: NPY002
+        return ArrayRecord({name: Array(array.numpy() + noise) for name, array in arrays.items()}), metrics
+
+
+def _noisy(_plugin: Plugin, _evaluate: bool) -> FedAvg:
+    return _Noisy(fraction_evaluate=0.0, min_train_nodes=0, min_evaluate_nodes=0, min_available_nodes=0)
+
+
+@pytest.mark.parametrize("mods", [(), (LOCAL_DP,)], ids=["no mods", "a mod that draws too"])
+def test_a_strategy_draws_the_same_whatever_its_clients_draw_and_whoever_is_beside_it(mods: tuple[Plugin, ...]) -> None:
+    chosen = _job(federation={"mods": mods, "rounds": 3})
+    noisy = dataclasses.replace(chosen, recipes=chosen.recipes._replace(strategy=_noisy, average=lambda _: None))
+    for index, (events, _) in _together(noisy, [0, 1], True).items():
+        _assert_same_conversation(events, _serial(noisy, index)[0])
 
 
 # ClientApps of one's own

@@ -100,31 +100,32 @@ def test_the_distance_of_another_setting_is_far_above_the_tolerance() -> None:
     assert min(map(_distance, one, other)) > 1e-10
 
 
-@pytest.mark.parametrize("hidden", [(16,), (256, 256)])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_company_changes_no_bit(optimizer: str, hidden: tuple[int, ...]) -> None:
-    """Whoever trains beside a client, and in whatever order, it gets the same bytes; also with large layers."""
-    choice, local = (
-        ModelChoice(hidden=hidden),
-        Local.model_validate({"batch_size": 4, "epochs": 2, **OPTIMIZERS[optimizer]}),
-    )
-    sizes = (3, 5, 7, 7, 8, 8, 8, 9, 16, 5, 7, 3)
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+@pytest.mark.parametrize("hidden", [(9, 7), (16,), (64, 32), (256, 256), (5, 1)])
+def test_company_changes_no_bit(
+    hidden: tuple[int, ...], activation: str, dtype: torch.dtype, clip: float | None
+) -> None:
+    """Whoever trains beside a client, and in whatever order, it gets the same bytes."""
+    choice = ModelChoice.model_validate({"hidden": hidden, "activation": activation})
+    sizes = (3, 5, 7, 7, 8, 8, 1, 8, 9, 16, 5, 1, 7, 3)
+    for features, batch, optimizer in itertools.product((37, 200), (2, 4), OPTIMIZERS.values()):
+        settings = {"batch_size": batch, "epochs": 2, "clip_gradient": clip, **optimizer}
+        local = Local.model_validate(settings)
 
-    def tasks() -> list[Task]:
-        return _tasks(choice, local, sizes, dtype=torch.float32, shape=(200,))
+        def tasks(local: Local = local, features: int = features) -> list[Task]:
+            return _tasks(choice, local, sizes, dtype=dtype, shape=(features,))
 
-    with pinned():
-        together = train_many(tasks())
-        alone = [train_many([task])[0] for task in tasks()]
-        backwards = train_many(tasks()[::-1])[::-1]
-        some = train_many(tasks()[2:7])
-    for one, other in [
-        *zip(together, alone, strict=True),
-        *zip(together, backwards, strict=True),
-        *zip(together[2:7], some, strict=True),
-    ]:
-        assert all(torch.equal(one.params[name], other.params[name]) for name in one.params)
-        assert one.loss == other.loss
+        with pinned():
+            together = train_many(tasks())
+            alone = [train_many([task])[0] for task in tasks()]
+            backwards = train_many(tasks()[::-1])[::-1]
+            some = train_many(tasks()[2:7])
+        for others in (zip(together, alone), zip(together, backwards), zip(together[2:7], some)):  # noqa: B905
+            for one, other in others:
+                assert all(torch.equal(one.params[name], other.params[name]) for name in one.params)
+                assert one.loss == other.loss
 
 
 def test_what_is_kept_between_rounds_changes_nothing() -> None:
@@ -145,6 +146,8 @@ def test_what_cannot_be_stacked_is_trained_alone_and_in_its_place() -> None:
     fresh = [*_tasks(MODELS["relu"], stopping)[:2], *_tasks(MODELS["relu"], Local(batch_size=4))[2:4]]
     assert [recipe(task) is None for task in mixed] == [True, True, False, False]
     assert max(map(_distance, train_many(mixed), [train(task) for task in fresh])) < 1e-10
+    single = _tasks(MODELS["relu"], Local(batch_size=1), (2, 3))
+    assert {recipe(task) for task in single} == {None}
     images = _tasks(ModelChoice(name="cnn", channels=2), Local(batch_size=4), (3, 5), shape=(1, 8, 8))
     assert {recipe(task) for task in images} == {None}
     assert train_many([]) == []
