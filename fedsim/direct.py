@@ -64,11 +64,12 @@ def _arrays(params: Params) -> Arrays:
 
 def _mean(results: list[Trained], counts: list[int]) -> Params:
     """Return the mean weighted by the number of records, summed in the order of the clients."""
-    total: Params = {}
+    names = list(results[0].params)
+    total: list[torch.Tensor] = []
     for trained, count in zip(results, counts, strict=True):
-        for name, value in trained.params.items():
-            if name in total:
-                total[name].add_(value, alpha=count / sum(counts))
-            else:
-                total[name] = value * (count / sum(counts))
-    return total
+        values, weight = [trained.params[name] for name in names], count / sum(counts)
+        if total:
+            torch._foreach_add_(total, values, alpha=weight)
+        else:
+            total = list(torch._foreach_mul(values, weight))
+    return dict(zip(names, total, strict=True))

@@ -35,7 +35,7 @@ MEMORY = 2_000_000_000
 """Bytes that the worlds under way may take, unless a run says otherwise."""
 MODELS_TOGETHER = 64
 """Beyond so many small models, training them together gains nothing more."""
-PIECES = 4
+PIECES = 2
 """Pieces of work for each process, at least."""
 
 
@@ -143,7 +143,7 @@ def world_bytes(job: Job, index: int) -> int:
     parameters = sum(value.numel() for value in model.init(torch.Generator().manual_seed(0)).values())
     numbers = (3 * cohort_size(world) + 4) * parameters
     if model.dense is not None and stackable(model, local):
-        kinds = Counter(places(len(rows), local) for rows in world.rows if len(rows))
+        kinds = Counter(places(len(rows), local, model.dense) for rows in world.rows if len(rows))
         dtype = torch.float64 if job.scenario.dtype == "float64" else torch.float32
         kept = ((Recipe(model.dense, local, 0.0, *kind, dtype).kept, count) for kind, count in kinds.items())
         numbers += sum(each * count for each, count in kept)

@@ -23,7 +23,7 @@ from fedsim.models import ACTIVATIONS, Dense, Model
 from fedsim.scenario import Local
 from fedsim.training import OPTIMIZERS, Task, Trained, train
 
-STACKED_NUMBERS = 2**20
+STACKED_NUMBERS = 2**21
 """Models are trained together while what they work on stays below so many numbers: about what a processor's own cache
 holds."""
 LARGE_LAYER = 2**15
@@ -62,14 +62,14 @@ class Recipe(NamedTuple):
         """Whether the first layer's weight is kept as a sum over records while it trains."""
         local = self.local
         sums = self.places * (1 if self.steady else local.epochs)
-        return local.optimizer == "sgd" and local.clip_gradient is None and sums <= 2 * self.dense.widths[0]
+        return local.optimizer == "sgd" and local.clip_gradient is None and sums <= self.dense.widths[0]
 
     @property
     def kept(self) -> int:
-        """How many numbers of a client are kept from round to round: the inner products of its records, unless they
-        are more than the records themselves.
+        """How many numbers of a client are kept from round to round: the inner products of its records, which are never
+        more than the records themselves.
         """
-        return self.places**2 if self.implicit and self.places <= self.dense.widths[0] else 0
+        return self.places**2 if self.implicit else 0
 
     @property
     def together(self) -> int:
@@ -101,14 +101,18 @@ def recipe(task: Task) -> Recipe | None:
     """Return what decides with which others a task can be trained; None where it must be trained alone."""
     if task.x.device.type != "cpu" or not stackable(task.model, task.local):
         return None
-    assert task.model.dense is not None
-    return Recipe(task.model.dense, task.local, task.proximal_mu, *places(len(task.rows), task.local), task.x.dtype)
+    dense = task.model.dense
+    assert dense is not None
+    size = places(len(task.rows), task.local, dense)
+    return Recipe(dense, task.local, task.proximal_mu, *size, task.x.dtype)
 
 
-def places(records: int, local: Local) -> tuple[int, int]:
-    """Return the full batches of an epoch, and the places of the last, smaller one: its records, rounded up."""
+def places(records: int, local: Local, dense: Dense) -> tuple[int, int]:
+    """Return the full batches of an epoch, and the places of the last, smaller one: its records, rounded up; to a whole
+    batch where layers are so small that fewer kinds of client save more than empty places cost.
+    """
     full, rest = divmod(records, local.batch_size)
-    step = max(2, local.batch_size // 4)
+    step = local.batch_size if dense.widths[0] * dense.widths[1] < LARGE_LAYER else max(2, local.batch_size // 4)
     return full, min(local.batch_size, -(-rest // step) * step)
 
 
@@ -117,14 +121,9 @@ def train_many(tasks: Sequence[Task]) -> list[Trained]:
     done: dict[int, Trained] = {}
     alike: dict[tuple[object, ...], list[int]] = {}
     for number, task in enumerate(tasks):  # settings by identity: to hash them takes as long as a small step
-        key = (
-            task.model.dense,
-            id(task.local),
-            task.proximal_mu,
-            places(len(task.rows), task.local),
-            id(task.x),
-            id(task.y),
-        )
+        dense = task.model.dense
+        size = places(len(task.rows), task.local, dense) if dense else ()
+        key = (dense, id(task.local), task.proximal_mu, size, id(task.x), id(task.y))
         alike.setdefault(key, []).append(number)
     with torch.no_grad():
         for members in alike.values():
@@ -247,7 +246,7 @@ class _Implicit:
             kept = None if task.memory is None else task.memory.get("inner")
             if kept is None:
                 kept = torch.mm(self.x[k], self.x[k].t()).add_(1)
-                if task.memory is not None and self.recipe.kept:
+                if task.memory is not None:
                     task.memory["inner"] = kept
             found.append(kept)
         return found[0] if len(found) == 1 else torch.cat(found)
