@@ -186,6 +186,21 @@ def client_app(
     return app
 
 
+def seeded_app(app: ClientApp, world: World, prepare: Callable[[], Bench]) -> ClientApp:
+    """Return a ClientApp with the global generators seeded for each message, by world, client, kind and round, so that
+    one that draws from them repeats itself on every engine.
+    """
+
+    class Seeded(ClientApp):
+        def __call__(self, message: Message, context: Context) -> Message:
+            kind, party = message.metadata.message_type, int(context.node_config["partition-id"])
+            number = _round(message) if CONFIG in message.content else 0
+            with flower_globals(derive(prepare().seed, world.name, "own client", party, kind, number)):
+                return app(message, context)
+
+    return Seeded()
+
+
 def answer_who(app: ClientApp) -> None:
     """Let a ClientApp say which client it is."""
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from fedsim import __version__
 from fedsim.errors import RunError, ScenarioError
-from fedsim.processes import default_workers, late_interrupt, uncollected, warm_up
+from fedsim.processes import default_workers, heed_termination, late_interrupt, uncollected, warm_up
 from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the run folder.")] = False,
 ) -> None:
     """Run a scenario, attack it, and write results and a report."""
+    heed_termination()
     if engine != "ray" and (workers or default_workers()) > 1:
         warm_up()
     with uncollected(), late_interrupt():  # torch may abort where Ctrl-C interrupts its import

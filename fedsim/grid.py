@@ -131,7 +131,10 @@ class LocalGrid(Grid):
         own = copy.deepcopy(message, {id(array): array for array in arrays})
         try:
             return self._app(own, self._contexts[message.metadata.dst_node_id])
-        except Exception as error:  # a client that fails answers with an error, as on every runtime of Flower's
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a client that fails answers with an error, as on every runtime of Flower's
             return Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=own)
 
 

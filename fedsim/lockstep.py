@@ -16,10 +16,11 @@ from flwr.serverapp import ServerApp
 from greenlet import getcurrent, greenlet
 
 from fedsim import direct
-from fedsim.apps import Bench, Outcome, answer_who, client_app, server_app
+from fedsim.apps import Bench, Outcome, answer_who, client_app, seeded_app, server_app
 from fedsim.direct import Course
+from fedsim.errors import ScenarioError
 from fedsim.grid import RUN_ID, LocalGrid, task_identity
-from fedsim.job import Job, WorldResult
+from fedsim.job import Job, WorldResult, client_name
 from fedsim.models import build
 from fedsim.randomness import global_state, restore_globals
 from fedsim.stacked import stackable, train_many
@@ -90,9 +91,15 @@ def make_client(
     world = job.worlds[index]
     if job.recipes.client is None:
         return client_app(world, prepare, job.recipes.mods(world.federation.mods), train_task)
-    app = job.recipes.client(world, prepare)
+    name, app = client_name(job.recipes.client), None
+    try:
+        app = job.recipes.client(world, prepare)
+    except Exception as error:
+        raise ScenarioError(f"--client-app: {name}(world, prepare) failed: {type(error).__name__}: {error}") from None
+    if not isinstance(app, ClientApp):
+        raise ScenarioError(f"--client-app: {name}(world, prepare) returned {type(app).__name__}, expected a ClientApp")
     answer_who(app)
-    return app
+    return seeded_app(app, world, prepare)
 
 
 def serve(server: ServerApp, client: ClientApp, clients: int, grid: type[LocalGrid] = LocalGrid) -> None:

@@ -100,6 +100,12 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
+def heed_termination() -> None:
+    """Answer SIGTERM, which `timeout`, containers and schedulers send, as Ctrl-C: workers end and nothing is lost."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+
+
 @contextmanager
 def late_interrupt() -> Iterator[None]:
     """Hear a Ctrl-C inside the block at its end."""

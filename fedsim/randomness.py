@@ -28,26 +28,30 @@ def torch_generator(seed: int, *names: Name) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *names))
 
 
-Globals = tuple[Any, Any]
+Globals = tuple[Any, Any, torch.Tensor]
 
 
 def global_state() -> Globals:
-    """Return the state of the two global generators that Flower draws from (`random`, `numpy.random`)."""
-    return random.getstate(), np.random.get_state()  # noqa: NPY002
+    """Return the state of the global generators: the two that Flower draws from (`random`, `numpy.random`), and the one
+    of torch, from which a ClientApp of one's own may draw.
+    """
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
 
 
 def restore_globals(state: Globals) -> None:
-    """Put the two global generators back into a state."""
+    """Put the global generators back into a state."""
     random.setstate(state[0])
     np.random.set_state(state[1])  # noqa: NPY002
+    torch.set_rng_state(state[2])
 
 
 @contextmanager
 def flower_globals(seed: int) -> Iterator[None]:
-    """Seed the two global generators inside the block, and restore them afterwards."""
+    """Seed the global generators inside the block, and restore them afterwards."""
     before = global_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ from fedsim import results
 from fedsim.apps import bench, initial, measured_rounds
 from fedsim.data import SOURCES
 from fedsim.engine import MEMORY, EngineName, run_worlds, tape_of
-from fedsim.errors import RunError, ScenarioError, Stopped
+from fedsim.errors import ScenarioError, Stopped
 from fedsim.job import Recipes, WorldResult, client_name
 from fedsim.prepare import Attacks, Prepared, prepare
 from fedsim.processes import default_workers
@@ -218,7 +218,10 @@ class _Cache:
             _write_world(partial, world)
             partial.replace(path)
         except OSError as error:
-            raise RunError(f"cannot write beside the run folder, in {self.folder.parent}: {error.strerror}") from None
+            raise Stopped(
+                f"cannot write beside the run folder, in {self.folder.parent}: {error.strerror} "
+                "(the same command goes on from here)"
+            ) from None
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -264,9 +267,10 @@ def _key(prepared: Prepared, engine: EngineName) -> str:
     if own is not None:
         state.update(client_name(own).encode())
         root = Path(inspect.getfile(own)).resolve().parent
-        files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-        for file in sorted(file for file in files if file and root in Path(file).resolve().parents):
-            state.update(Path(file).read_bytes())  # what it imports from beside itself
+        named = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        files = {Path(name) for name in named if name and Path(name).is_absolute() and "site-packages" not in name}
+        for file in sorted(file for file in files if root in file.parents and file.is_file()):
+            state.update(file.read_bytes())  # what it imports from beside itself
     return state.hexdigest()[:16]
 
 

@@ -51,8 +51,8 @@ def own_client(name: str) -> "MakeClient":
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ScenarioError(f"--client-app: cannot import {module_name}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does while it is imported
+        raise ScenarioError(f"--client-app: cannot import {module_name}: {type(error).__name__}: {error}") from None
     make: MakeClient | None = getattr(module, attribute, None)
     if not inspect.isfunction(make) or make.__qualname__ != attribute:
         raise ScenarioError(f"--client-app: {module_name} defines no function {attribute!r}")

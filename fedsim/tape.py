@@ -131,7 +131,7 @@ def finished(folder: Path) -> bool:
     return (folder / EVENTS).is_file()
 
 
-def read(folder: Path) -> Iterator[Event]:
+def read(folder: Path | str) -> Iterator[Event]:
     """Return the events of a tape, in order; each is made when it is asked for, and its arrays are read-only views of
     the file (np.memmap), checked against their SHA-256.
 
@@ -140,6 +140,7 @@ def read(folder: Path) -> Iterator[Event]:
     Raises:
         RunError: there is no whole tape in `folder`, at once or, for a damaged array, in place of its event.
     """
+    folder = Path(folder)
     try:
         data = _opened(folder)
     except OSError as error:

@@ -94,7 +94,7 @@ class Watch:
         receiver = PUBLIC if release.access == "white_box" else SERVER
         final = Event(self._world.federation.rounds, "final", SERVER, receiver, arrays, {})
         self.see(final)
-        oracle = released(self._facts, arrays, release)
+        oracle = released(self._facts, self._copy(arrays), release)
         signals: dict[str, Floats] = {}
         for probe in self._probes:
             if probe.name not in self._hidden:

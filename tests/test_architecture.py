@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.watch": "apps errors game job release transcript views",
     "fedsim.stacked": "models scenario training",
     "fedsim.direct": "apps game grid models training transcript",
-    "fedsim.lockstep": "apps direct game grid job models randomness stacked training transcript watch",
+    "fedsim.lockstep": "apps direct errors game grid job models randomness stacked training transcript watch",
     "fedsim.engine": "apps errors grid job lockstep models processes stacked tape threads transcript watch",
     # A run, and what it found.
     "fedsim.prepare": "apps attack data errors game job randomness scenario scenario_file views",

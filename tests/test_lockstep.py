@@ -6,6 +6,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from attacks import ATTACKS
 from fedsim.apps import Bench
 from fedsim.attack import Signal
 from fedsim.engine import chunks, run_world, run_worlds, world_bytes
-from fedsim.errors import RunError
+from fedsim.errors import RunError, ScenarioError
 from fedsim.game import World, draw
 from fedsim.job import Job, Probe, WorldResult
 from fedsim.lockstep import batched, direct_world, run_together
@@ -309,6 +310,56 @@ def test_a_client_app_of_ones_own_runs_as_it_is_and_is_known_to_be_unbatched() -
     mean = sum(party * size for party, size in enumerate(sizes)) / sum(sizes)
     moved = np.subtract(events[-1].arrays["layer0.bias"], expected[0].arrays["layer0.bias"])
     assert float(np.abs(moved - 3 * mean).max()) < 1e-5
+
+
+def _drawing_app(_world: World, _prepare: Callable[[], Bench]) -> ClientApp:
+    """A ClientApp that draws from all global generators."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:  # noqa: ARG001
+        noise = float(torch.randn(1)) + float(np.random.random()) + random.random()  # noqa: NPY002
+        arrays = {n: Array(a.numpy() + noise) for n, a in message.content.array_records["arrays"].items()}
+        metrics = MetricRecord({"num-examples": 1})
+        return Message(RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def test_what_a_client_app_of_ones_own_draws_repeats_itself_and_is_each_clients_own() -> None:
+    chosen = worlds.job(worlds.scenario())
+    own = dataclasses.replace(chosen, recipes=chosen.recipes._replace(client=_drawing_app))
+    torch.manual_seed(5)  # noqa: TID251
+    events, first = _together(own, [0, 1], False)[0]
+    torch.manual_seed(6)  # noqa: TID251
+    assert _serial(own, 0)[1].transcript == first.transcript
+    replies = [event.arrays["layer0.bias"].tobytes() for event in events if event.kind == "train-reply"]
+    assert len(set(replies)) == len(replies) == 12
+
+
+def test_the_readmes_client_app_learns() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    block = next(part for part in text.split("```python\n")[1:] if "def make(" in part).split("```")[0]
+    found: dict[str, Any] = {}
+    exec(block, found)
+    chosen = worlds.job(worlds.scenario(federation={"rounds": 10}))
+    own = dataclasses.replace(chosen, recipes=chosen.recipes._replace(client=found["make"]))
+    _, left = _together(own, [0], False)[0]
+    assert left.utility[-1, 1] < left.utility[0, 1]  # the training loss
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda _world, _prepare: None, r"returned NoneType, expected a ClientApp"),
+        (lambda: None, r"failed: TypeError: .* positional argument"),
+    ],
+)
+def test_a_function_that_makes_no_client_app_is_refused(make: Any, says: str) -> None:
+    chosen = worlds.job(worlds.scenario())
+    own = dataclasses.replace(chosen, recipes=chosen.recipes._replace(client=make))
+    with pytest.raises(ScenarioError, match=says):
+        dict(run_together(own, [0], worlds.setup(own)))
 
 
 def test_a_client_that_fails_ends_the_run_with_its_reason() -> None:

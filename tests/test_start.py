@@ -185,3 +185,29 @@ def test_ctrl_c_while_workers_start_stops_a_run(tmp_path: Path) -> None:
     assert "stopped; " in rest
     assert "Traceback" not in rest
     assert not (tmp_path / "run").exists()
+
+
+def test_a_client_app_of_ones_own_runs_from_its_folder(tmp_path: Path) -> None:
+    """Through the command line, in processes of their own, with what the module imports from beside itself."""
+    (tmp_path / "step.py").write_text("SHRINK = 0.9\n")
+    (tmp_path / "mine.py").write_text(
+        "from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict\n"
+        "from flwr.clientapp import ClientApp\n"
+        "from step import SHRINK\n"
+        "def make(world, prepare):\n"
+        "    app = ClientApp()\n"
+        "    @app.train()\n"
+        "    def train(message, context):\n"
+        "        arrays = {n: Array(a.numpy() * SHRINK) for n, a in message.content['arrays'].items()}\n"
+        "        metrics = MetricRecord({'num-examples': 1})\n"
+        "        reply = {'arrays': ArrayRecord(arrays), 'metrics': metrics}\n"
+        "        return Message(RecordDict(reply), reply_to=message)\n"
+        "    return app\n"
+    )
+    command = [sys.executable, "-m", "fedsim", "run", "quickstart", "--out", "run", "--workers", "2", "--quiet"]
+    command += ["--client-app", "mine:make", "--set", "worlds=4", "--set", "federation.rounds=2"]
+    command += ["--set", "controls.planted_rounds=2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert '"client_app": "mine:make"' in (tmp_path / "run" / "results.json").read_text()
