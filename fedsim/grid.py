@@ -68,7 +68,7 @@ class Decoder:
 
 
 def read_only(arrays: Mapping[str, Array]) -> Arrays:
-    """Return views of arrays that nobody can write through."""
+    """Return views of arrays, marked read-only."""
     views = {name: array.view() for name, array in arrays.items()}
     for view in views.values():
         view.setflags(write=False)

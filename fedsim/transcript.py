@@ -1,4 +1,4 @@
-"""Every message of a world as it crossed the Grid: read-only copies, in order."""
+"""Every message of a world as it crossed the Grid, in order; what attackers get of it are copies."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
