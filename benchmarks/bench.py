@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -25,7 +24,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from benchmarks import ours
+from benchmarks import dp_sgd, ours
 from benchmarks.race import OPPONENTS, Model, Run, Skipped, peak_flops, race
 from benchmarks.report import HEADER, OUT, Record, cells, markdown, put_in_readme, read, show, write
 from benchmarks.workloads import QUICK, WORKLOADS, Workload, flops_a_record, job, records, records_trained, write_task
@@ -213,11 +212,6 @@ def _beside(row: Record, found: Measured, contender: str) -> Record:
     )
 
 
-def dp_sgd(mode: Mode) -> list[Record]:
-    """Return the records of record-level DP-SGD: what `compare(mode)` in `dp_sgd.py` returns."""
-    return list(import_module("benchmarks.dp_sgd").compare(mode))
-
-
 def machine() -> str:
     """Return what the numbers were measured on."""
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
@@ -248,7 +242,7 @@ def main() -> None:
         if chosen.only in (None, workload.name):
             found += compare(workload, mode)
     if chosen.only is None:
-        found += dp_sgd(mode)
+        found += dp_sgd.compare(mode)
         write(found, OUT / f"{mode}.json")
     show(found, f"fedsim against other simulators ({mode}, {time.perf_counter() - begin:.0f} s)")
     if wrong := [reason for record in found if (reason := _not_the_same(record))]:

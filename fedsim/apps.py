@@ -2,7 +2,7 @@
 SuperLink.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -22,7 +22,7 @@ from fedsim.models import Model, Params, build
 from fedsim.randomness import derive, flower_globals, generator, torch_generator
 from fedsim.scenario import Scenario
 from fedsim.training import Task, Trained, evaluate, train
-from fedsim.transcript import Array, Event
+from fedsim.transcript import Arrays, Event
 
 MEASURED = 5
 """The utility of a world is measured this many times after the start."""
@@ -51,7 +51,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._decode = Decoder()
-        self._arrays: Mapping[str, Array] = {}
+        self._arrays: Arrays = {}
         self._params: Params = {}
 
     def __call__(self, setup: Bench, record: ArrayRecord) -> Params:

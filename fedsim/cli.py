@@ -25,7 +25,7 @@ from rich.table import Table
 
 from fedsim import __version__
 from fedsim.errors import RunError, ScenarioError
-from fedsim.processes import default_workers, heed_termination, late_interrupt, uncollected, warm_up
+from fedsim.processes import MEMORY, default_workers, heed_termination, late_interrupt, uncollected, warm_up
 from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ SetOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes to use (default: all).")]
-DEFAULT_MEMORY = 2.0
 MemoryOption = Annotated[
     float,
     typer.Option(min=0.01, metavar="GB", help="Gigabytes for the worlds under way, besides data and code."),
@@ -148,7 +147,7 @@ def run(
         typer.Option(click_type=click.Choice(list(ENGINES)), help="What runs the worlds; see `fedsim list engines`."),
     ] = "lockstep",
     workers: WorkersOption = None,
-    memory: MemoryOption = DEFAULT_MEMORY,
+    memory: MemoryOption = MEMORY / 1e9,
     client_app: ClientAppOption = None,
     transcripts: Annotated[
         bool, typer.Option("--transcripts", help="Keep every message of every world in the run folder.")
@@ -192,7 +191,7 @@ def check(
     set_: SetOption = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
-    memory: MemoryOption = DEFAULT_MEMORY,
+    memory: MemoryOption = MEMORY / 1e9,
     client_app: ClientAppOption = None,
 ) -> None:
     """Check a scenario, and print what a run would cost and what it could resolve."""

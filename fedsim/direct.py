@@ -17,12 +17,6 @@ Course = Generator[list[Task], list[Trained], None]
 """A world under way: yields the local trainings it waits for, and is sent what they came to."""
 
 
-def possible(world: World, average: Callable[..., Mapping[str, float] | None]) -> bool:
-    """Return whether a world can run on this path: its strategy averages, and nothing sits between its parties."""
-    federation = world.federation
-    return average(federation.strategy) is not None and not federation.mods and not federation.evaluate_clients
-
-
 def course(
     setup: Bench, world: World, config: Mapping[str, float], sink: Callable[[Event], None], outcome: Outcome
 ) -> Course:

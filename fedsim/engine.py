@@ -21,8 +21,8 @@ from fedsim.errors import ScenarioError
 from fedsim.grid import task_identity
 from fedsim.job import Job, WorldResult
 from fedsim.lockstep import make_client, run_together, serve
-from fedsim.models import build
-from fedsim.processes import side_by_side
+from fedsim.models import build, parameter_count
+from fedsim.processes import MEMORY, side_by_side
 from fedsim.stacked import Recipe, places, stackable
 from fedsim.tape import Recorder
 from fedsim.threads import pin, pinned, settled, tune_allocator
@@ -31,8 +31,6 @@ from fedsim.watch import Watch
 
 EngineName = Literal["lockstep", "serial", "ray"]
 
-MEMORY = 2_000_000_000
-"""Bytes that the worlds under way may take, unless a run says otherwise."""
 MODELS_TOGETHER = 64
 """Beyond so many small models, training them together gains nothing more."""
 PIECES = 2
@@ -140,8 +138,7 @@ def world_bytes(job: Job, index: int) -> int:
     """
     world, shape = job.worlds[index], job.stock.x.shape[1:]
     model, local = build(world.model, shape, job.stock.classes), world.federation.local
-    parameters = sum(value.numel() for value in model.init(torch.Generator().manual_seed(0)).values())
-    numbers = (3 * cohort_size(world) + 4) * parameters
+    numbers = (3 * cohort_size(world) + 4) * parameter_count(world.model, shape, job.stock.classes)
     if model.dense is not None and stackable(model, local):
         kinds = Counter(places(len(rows), local, model.dense) for rows in world.rows if len(rows))
         dtype = torch.float64 if job.scenario.dtype == "float64" else torch.float32
@@ -150,9 +147,14 @@ def world_bytes(job: Job, index: int) -> int:
     return round(numbers) * (8 if job.scenario.dtype == "float64" else 4)
 
 
-def sampled(indices: Sequence[int]) -> Sequence[int]:
-    """Return a handful of worlds, spread over all."""
-    return indices[:: max(1, len(indices) // 8)]
+def _largest(job: Job, indices: Sequence[int]) -> int:
+    """Return about how much memory the largest of some worlds takes, judged by a handful of them."""
+    return max((world_bytes(job, index) for index in indices[:: max(1, len(indices) // 8)]), default=1)
+
+
+def fitting_workers(job: Job, indices: Sequence[int], workers: int, memory: int) -> int:
+    """Return how many of `workers` processes can each have a world under way in `memory` bytes; at least one."""
+    return max(1, min(workers, memory // _largest(job, indices)))
 
 
 def chunks(job: Job, indices: Sequence[int], workers: int, memory: int) -> list[Sequence[int]]:
@@ -162,9 +164,8 @@ def chunks(job: Job, indices: Sequence[int], workers: int, memory: int) -> list[
     """
     if not indices:
         return []
-    largest = max(world_bytes(job, index) for index in sampled(indices))
     smallest = min(cohort_size(job.worlds[index]) for index in indices)
-    useful, fitting = ceil(MODELS_TOGETHER / max(smallest, 1)), memory // (workers * largest)
+    useful, fitting = ceil(MODELS_TOGETHER / max(smallest, 1)), memory // (workers * _largest(job, indices))
     size = max(1, min(useful, fitting, len(indices) // (PIECES * workers)))
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
@@ -188,9 +189,10 @@ def run_worlds(
     lockstep could do without. tapes: a folder to keep each world's transcript in, at `tape_of` it.
     """
     if engine == "lockstep":
-        largest = max((world_bytes(job, index) for index in sampled(indices)), default=1)
-        workers = max(1, min(workers, memory // largest))
-    pieces = chunks(job, indices, workers, memory) if engine == "lockstep" else [[index] for index in indices]
+        workers = fitting_workers(job, indices, workers, memory)
+        pieces = chunks(job, indices, workers, memory)
+    else:
+        pieces = [[index] for index in indices]
     how = _How(engine, messages, tapes)
     if engine == "ray" or workers == 1 or len(pieces) == 1:
         with pinned(), settled():

@@ -57,13 +57,13 @@ class Decoder:
 
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
-        self._arrays: Mapping[str, Array] = {}
+        self._arrays: Arrays = {}
 
-    def __call__(self, record: ArrayRecord) -> Mapping[str, Array]:
-        """Return the arrays of a record by name."""
+    def __call__(self, record: ArrayRecord) -> Arrays:
+        """Return the arrays of a record by name, read-only."""
         data = {name: array.data for name, array in record.items()}
         if data.keys() != self._data.keys() or any(data[name] is not self._data[name] for name in data):
-            self._data, self._arrays = data, {name: decoded(array) for name, array in record.items()}
+            self._data, self._arrays = data, read_only({name: decoded(array) for name, array in record.items()})
         return self._arrays
 
 
@@ -160,7 +160,6 @@ class ScenarioGrid(Grid):
         self._cohort = cohort
         self._sink = sink
         self._decode = Decoder()
-        self._sent: tuple[Mapping[str, Array], Arrays] = ({}, {})
         self._exchanges = (
             0  # Strategy.start makes two a round: training, then evaluation, even where one of them is empty
         )
@@ -223,10 +222,7 @@ class ScenarioGrid(Grid):
         """Return the arrays of a message; the messages of one broadcast share theirs."""
         records = {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
         if records.keys() == {ARRAYS}:
-            arrays = self._decode(records[ARRAYS])
-            if arrays is not self._sent[0]:
-                self._sent = arrays, read_only(arrays)
-            return self._sent[1]
+            return self._decode(records[ARRAYS])
         return read_only(
             {
                 name if record == ARRAYS else f"{record}/{name}": decoded(array)

@@ -138,11 +138,16 @@ def run_together(
 
 
 def direct_world(job: Job, index: int) -> bool:
-    """Return whether a world can do without Flower's containers."""
+    """Return whether a world can do without Flower's containers: its strategy averages, and nothing sits between its
+    parties.
+    """
+    federation = job.worlds[index].federation
     return (
         job.recipes.client is None
         and job.scenario.device == "cpu"
-        and direct.possible(job.worlds[index], job.recipes.average)
+        and job.recipes.average(federation.strategy) is not None
+        and not federation.mods
+        and not federation.evaluate_clients
     )
 
 

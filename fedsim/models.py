@@ -203,6 +203,12 @@ MODELS: dict[str, Callable[[ModelChoice, Shape, int], Model]] = {
 
 
 @lru_cache(maxsize=64)
+def parameter_count(choice: ModelChoice, shape: Shape, classes: int) -> int:
+    """Return how many parameters the chosen model has."""
+    return sum(value.numel() for value in build(choice, shape, classes).init(torch.Generator().manual_seed(0)).values())
+
+
+@lru_cache(maxsize=64)
 def build(choice: ModelChoice, shape: Shape, classes: int) -> Model:
     """Return the chosen model for records of `shape` (without the batch axis) and `classes` labels."""
     return MODELS[choice.name](choice, shape, classes)

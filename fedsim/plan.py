@@ -13,12 +13,13 @@ import torch
 
 from fedsim.apps import Bench, bench, cohort_size
 from fedsim.attack import score
-from fedsim.engine import MEMORY, chunks, world_bytes
+from fedsim.engine import chunks, fitting_workers, world_bytes
 from fedsim.errors import NotVisible
 from fedsim.game import asked, asked_from
 from fedsim.job import Job, Recipes, WorldResult, client_name
 from fedsim.lockstep import batched, run_together
 from fedsim.prepare import Attacks, Prepared, Trial, prepare
+from fedsim.processes import MEMORY
 from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
 from fedsim.threads import pinned
@@ -45,6 +46,9 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memor
     find the speed.
     """
     prepared = prepare(loaded, attacks, recipes)
+    workers = min(
+        fitting_workers(trial.job, range(len(trial.job.worlds)), workers, memory) for trial in prepared.trials
+    )
     worlds = [world for trial in prepared.trials for world in trial.draw.worlds]
     parallel = alone = 0.0
     with pinned():

@@ -23,6 +23,8 @@ Argument = TypeVar("Argument")
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED = "fedsim.preload"
+MEMORY = 2_000_000_000
+"""Bytes that the worlds under way may take in all processes, unless a run says otherwise."""
 
 
 def default_workers() -> int:

@@ -20,13 +20,14 @@ import numpy as np
 
 import fedsim
 from fedsim import results
-from fedsim.apps import bench, initial, measured_rounds
+from fedsim.apps import measured_rounds
 from fedsim.data import SOURCES
-from fedsim.engine import MEMORY, EngineName, run_worlds, tape_of
+from fedsim.engine import EngineName, run_worlds, tape_of
 from fedsim.errors import ScenarioError, Stopped
 from fedsim.job import Recipes, WorldResult, client_name
+from fedsim.models import parameter_count
 from fedsim.prepare import Attacks, Prepared, prepare
-from fedsim.processes import default_workers
+from fedsim.processes import MEMORY, default_workers
 from fedsim.release import in_words
 from fedsim.report import write_report
 from fedsim.scenario import digest
@@ -277,7 +278,7 @@ def _key(prepared: Prepared, engine: EngineName) -> str:
 def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Federation:
     first = prepared.trials[0]
     owner = prepared.pool.owner[prepared.pool.candidates]
-    start = initial(bench(prepared.scenario, first.job.stock), first.draw.worlds[0])
+    model, shape = first.draw.worlds[0].model, prepared.pool.x.shape[1:]
     sights: dict[str, results.Sight] = {}  # what each vantage saw in the first world of its game
     for trial, worlds in zip(prepared.trials, main, strict=True):
         for each in trial.audits:
@@ -293,7 +294,7 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
         clients=tuple(results.Client(k, int((owner == k).sum())) for k in range(prepared.pool.clients)),
         worlds=prepared.scenario.worlds,
         rounds=prepared.scenario.federation.rounds,
-        parameters=sum(value.numel() for value in start.values()),
+        parameters=parameter_count(model, shape, prepared.pool.classes),
         transcripts=tuple(world.transcript for worlds in main for world in worlds),
         sights=tuple(sights.values()),
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedsim.models import ACTIVATIONS, Dense, Model
 from fedsim.scenario import Local
-from fedsim.training import OPTIMIZERS, Task, Trained, train
+from fedsim.training import OPTIMIZERS, Task, Trained, adjust, train
 
 STACKED_NUMBERS = 2**21
 """Models are trained together while what they work on stays below so many numbers: about what a processor's own cache
@@ -215,6 +215,7 @@ class _Implicit:
         models, places, width = len(tasks), recipe.places, recipe.dense.widths[1]
         epochs = 1 if recipe.steady else recipe.local.epochs
         self.recipe, self.x, self.when = recipe, records.x, records.when
+        self.batches = len(recipe.batches)
         self.weights = [task.params["layer0.weight"] for task in tasks]
         self.biases = torch.stack([task.params["layer0.bias"] for task in tasks])
         self.answers = self._answers().view(models * places, width)
@@ -262,16 +263,16 @@ class _Implicit:
         inner = self.inner.index_select(0, index).view(models, -1, places)
         if self.recipe.steady:
             return z.baddbmm_(inner, self.pulls, alpha=-self.recipe.local.learning_rate)
-        seen = step // len(self.recipe.batches) + 1
+        seen = step // self.batches + 1
         weight = self.moved[(step - self.when[:, :seen]).clamp_(min=0)]  # [models, seen, places]
         weighted = inner.unsqueeze(2) * weight.unsqueeze(1)  # [models, batch, seen, places]
         return z.baddbmm_(weighted.flatten(2), self.pulls[:, : seen * places])
 
     def backward(self, step: int, index: Tensor, dz: Tensor) -> None:
         """Take in the gradients dz [models, batch, out] at what the records at `index` gave."""
-        epoch = step // len(self.recipe.batches)
-        if len(self.pulls[0]) > self.x.shape[1]:  # a pull of its own for each epoch
-            index = index + self.skipped.index_select(0, index) + epoch * self.x.shape[1]
+        places = self.x.shape[1]
+        if self.pulls.shape[1] > places:  # a pull of its own for each epoch
+            index = index + self.skipped.index_select(0, index) + step // self.batches * places
         self.pulls.view(-1, dz.shape[2]).index_add_(0, index, dz.reshape(-1, dz.shape[2]))
 
     def finish(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -352,9 +353,9 @@ def _train(recipe: Recipe, tasks: Sequence[Task]) -> list[Trained]:
     values = list(leaves.values())
     start = [leaf.clone() for leaf in values] if recipe.proximal_mu else []
     move = OPTIMIZERS[local.optimizer](local)
-    losses = torch.zeros(models, dtype=recipe.dtype)
+    losses, batches = torch.zeros(models, dtype=recipe.dtype), recipe.batches
     for step, index in enumerate(records.steps):
-        first, size = recipe.batches[step % len(recipe.batches)]
+        first, size = batches[step % len(batches)]
         masks = [*_masks(recipe, tasks, records.counts, first, size)] if dense.dropout else []
 
         inputs: list[Tensor] = []  # of each layer; the first one's are not needed where it is implicit
@@ -372,7 +373,7 @@ def _train(recipe: Recipe, tasks: Sequence[Task]) -> list[Trained]:
                 inputs.append(shown[i][1] * masks[i] if masks else shown[i][1])
 
         goal = records.goal.index_select(0, index).view(models, size, -1)
-        if step >= len(records.steps) - len(recipe.batches):
+        if step >= len(records.steps) - len(batches):
             lost = (F.log_softmax(z, dim=2) * goal).sum(dim=2)
             losses -= (lost * records.share[:, first : first + size]).sum(dim=1)
         dz = torch.softmax(z, dim=2).sub_(goal).mul_(records.weight[:, first : first + size].unsqueeze(2))
@@ -391,12 +392,7 @@ def _train(recipe: Recipe, tasks: Sequence[Task]) -> list[Trained]:
         if not leaves:
             continue
         ordered = [gradients[name] for name in names]
-        if recipe.proximal_mu:
-            torch._foreach_add_(ordered, torch._foreach_sub(values, start), alpha=recipe.proximal_mu)
-        if local.clip_gradient is not None:
-            _clip(ordered, local.clip_gradient)
-        if local.weight_decay:
-            torch._foreach_add_(ordered, values, alpha=local.weight_decay)
+        adjust(values, start, ordered, local, recipe.proximal_mu, _clip)
         move(values, ordered)
     moved = {name: [*leaf] for name, leaf in leaves.items()}
     if implicit is not None:

@@ -68,13 +68,7 @@ def train(task: Task) -> Trained:
             loss = F.cross_entropy(logits, y[batch], label_smoothing=local.label_smoothing)
             gradients = list(torch.autograd.grad(loss, leaves))
             with torch.no_grad():
-                if task.proximal_mu:
-                    torch._foreach_add_(gradients, torch._foreach_sub(leaves, start), alpha=task.proximal_mu)
-                if local.clip_gradient is not None:
-                    norm = torch.nn.utils.get_total_norm(gradients)
-                    torch._foreach_mul_(gradients, (local.clip_gradient / (norm + 1e-6)).clamp(max=1.0))
-                if local.weight_decay:
-                    torch._foreach_add_(gradients, leaves, alpha=local.weight_decay)
+                adjust(leaves, start, gradients, local, task.proximal_mu, _clip)
                 step(leaves, gradients)
             epoch_loss += float(loss.detach()) * len(batch) / len(rows)
             steps += 1
@@ -85,6 +79,30 @@ def train(task: Task) -> Trained:
             if patience == 0:
                 break
     return Trained({name: leaf.detach() for name, leaf in zip(names, leaves, strict=True)}, epoch_loss, steps)
+
+
+Clip = Callable[[list[Tensor], float], None]
+"""Scales gradients down in place to a common length of so much at most."""
+
+
+def adjust(
+    leaves: list[Tensor], start: list[Tensor], gradients: list[Tensor], local: Local, proximal_mu: float, clip: Clip
+) -> None:
+    """Turn the gradients of the loss into those that a step follows, in place: FedProx's pull, clipping, weight decay.
+
+    start: the parameters received (not read without a pull).
+    """
+    if proximal_mu:
+        torch._foreach_add_(gradients, torch._foreach_sub(leaves, start), alpha=proximal_mu)
+    if local.clip_gradient is not None:
+        clip(gradients, local.clip_gradient)
+    if local.weight_decay:
+        torch._foreach_add_(gradients, leaves, alpha=local.weight_decay)
+
+
+def _clip(gradients: list[Tensor], largest: float) -> None:
+    norm = torch.nn.utils.get_total_norm(gradients)
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
 Step = Callable[[list[Tensor], list[Tensor]], None]

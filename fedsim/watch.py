@@ -12,7 +12,7 @@ from fedsim.errors import NotVisible, RunError
 from fedsim.game import World
 from fedsim.job import Job, WorldResult
 from fedsim.release import released
-from fedsim.transcript import PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, frozen, update_digest
+from fedsim.transcript import PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, digest, frozen
 from fedsim.views import Floats, Public, sees
 
 
@@ -102,14 +102,12 @@ class Watch:
                     signals[probe.name] = probe.signal.finish(self._states[probe.name], oracle)
                 except NotVisible as reason:
                     self._hidden[probe.name] = str(reason)
-        model = hashlib.sha256()
-        update_digest(model, final)
         return WorldResult(
             signals=signals,
             not_visible=self._hidden,
             utility=np.array(outcome.utility, dtype=np.float64),
             transcript=self._transcript.hexdigest(),
-            model=model.hexdigest(),
+            model=digest([final]),
             sights={name: dict(counts) for name, counts in self._sights.items()},
             carried=self._carried,
         )

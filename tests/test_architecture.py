@@ -45,11 +45,12 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.engine": "apps errors grid job lockstep models processes stacked tape threads transcript watch",
     # A run, and what it found.
     "fedsim.prepare": "apps attack data errors game job randomness scenario scenario_file views",
-    "fedsim.plan": "apps attack engine errors game job lockstep prepare randomness scenario_file threads views",
+    "fedsim.plan": "apps attack engine errors game job lockstep prepare processes randomness scenario_file threads "
+    "views",
     "fedsim.results": "errors intervals metrics scenario",
     "fedsim.judge": "attack claims controls errors game intervals job metrics prepare results scenario transcript "
     "views",
-    "fedsim.run": "fedsim apps data engine errors job judge plan prepare processes release report results scenario "
+    "fedsim.run": "fedsim apps data engine errors job judge models prepare processes release report results scenario "
     "scenario_file tape threads",
     # The page, from a record alone.
     "fedsim.figures": "errors metrics results",
