@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 from typing import TypeVar
 
@@ -32,11 +33,12 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache  # a Ctrl-C that comes while the server starts is lost, so nobody may look again later whether it runs
 def warm_up() -> None:
     """Return at once, and have the server that forks the workers import while this process goes on.
 
-    The server ends with this process, or a moment later if it is still importing. Does nothing where it runs already,
-    or where the system has none.
+    The server ends with this process, or a moment later if it is still importing. Does nothing the second time, or
+    where the system has none.
     """
     if METHOD == "forkserver":
         from multiprocessing import forkserver  # not on every system

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from fedsim.data import load_dataset
 from fedsim.errors import Stopped
-from fedsim.processes import PRELOADED, late_interrupt, side_by_side
+from fedsim.processes import PRELOADED, late_interrupt, side_by_side, warm_up
 from fedsim.scenario import Data
 from tests import errands
 
@@ -185,6 +185,13 @@ def test_ctrl_c_while_workers_start_stops_a_run(tmp_path: Path) -> None:
     assert "stopped; " in rest
     assert "Traceback" not in rest
     assert not (tmp_path / "run").exists()
+
+
+def test_nobody_shuts_an_ear_to_ctrl_c_again_once_the_server_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server must start deaf, and so this process is deaf meanwhile; a run that looked again lost a Ctrl-C."""
+    warm_up()
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: pytest.fail("looked again"))
+    warm_up()
 
 
 def test_a_client_app_of_ones_own_runs_from_its_folder(tmp_path: Path) -> None:
