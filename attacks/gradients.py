@@ -101,3 +101,45 @@ UPDATE_COSINE = Signal(_start, _step, _finish)
 """Mean cosine [rows] over the observed updates of the alleged owner; 0, which is no evidence, for an owner never seen
 and for the population, which nobody is alleged to hold.
 """
+
+
+class Course(NamedTuple):
+    """Sums of cosines [items] with the movements of the global model, and how many there were."""
+
+    alignment: Alignment
+    total: Floats
+    movements: int
+
+
+def _start_course(public: Public, ask: Ask) -> Course:
+    alignment = _start(public, ask)
+    return Course(alignment, np.zeros(len(alignment.ask.items)), 0)
+
+
+def _follow(state: Course, event: Event) -> Course:
+    known = state.alignment
+    if event.sender != SERVER or event.kind not in ("train", "final") or not event.arrays:
+        return state
+    if event.kind == "train" and event.round == known.broadcast_round:
+        return state
+    if known.broadcast is not None and _spaced(state):
+        rows = np.arange(len(known.ask.items))
+        state = state._replace(total=state.total + cosines(known, event.arrays, rows), movements=state.movements + 1)
+    return state._replace(alignment=known._replace(broadcast=event.arrays, broadcast_round=event.round))
+
+
+def _spaced(state: Course) -> bool:
+    """Space the comparisons evenly over the rounds."""
+    return state.alignment.broadcast_round % ceil(state.alignment.public.rounds / UPDATES_OF_AN_OWNER) == 0
+
+
+def _finish_course(state: Course, released: Oracle) -> Floats:  # noqa: ARG001 - the movements say it all
+    if not state.movements:
+        raise NotVisible("no two global models in a row crossed this vantage")
+    return np.concatenate([state.total / state.movements, np.zeros(len(state.alignment.ask.population))])
+
+
+MOVEMENT_COSINE = Signal(_start_course, _follow, _finish_course)
+"""Mean cosine [rows] over the rounds with what the whole cohort did to the global model: all that secure aggregation
+leaves; 0 for the population.
+"""

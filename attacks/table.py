@@ -3,8 +3,9 @@
 from functools import partial
 
 from attacks import decide, learned, lira, rmia
+from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
-from attacks.gradients import UPDATE_COSINE
+from attacks.gradients import MOVEMENT_COSINE, UPDATE_COSINE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.rounds import LOSS_TRAJECTORY
@@ -57,6 +58,13 @@ LI = (
     "models. ICLR 2023"
 )
 LI_LINK = "https://openreview.net/forum?id=QsCSLPP55Ku"
+NASR = (
+    "Nasr, Hayes, Steinke, Balle, Tramer, Jagielski, Carlini, Terzis: Tight auditing of differentially private machine "
+    "learning. USENIX Security 2023"
+)
+NASR_LINK = "https://arxiv.org/abs/2302.07956"
+ANDREW = "Andrew, Kairouz, Oh, Oprea, McMahan, Suriyakumar: One-shot empirical privacy estimation for FL. ICLR 2024"
+ANDREW_LINK = "https://arxiv.org/abs/2302.03098"
 SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PETS 2022"
 SURI_LINK = "https://arxiv.org/abs/2109.06024"
 WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
@@ -345,6 +353,18 @@ ATTACKS: dict[str, Attack] = {
         paper=LI,
         link=LI_LINK,
     ),
+    "movement_cosine": Attack(
+        name="movement_cosine",
+        title="Cosine with the round's movement",
+        game="record",
+        signal=MOVEMENT_COSINE,
+        test=decide.higher,
+        summary="Compares the way the global model moved in a round with the direction this record alone would have "
+        "asked for. The trace is diluted by the whole cohort, but secure aggregation does not hide it.",
+        knowledge=NOTHING,
+        paper=LI,
+        link=LI_LINK,
+    ),
     "property_loss": Attack(
         name="property_loss",
         title="Loss on two samples",
@@ -383,6 +403,30 @@ ATTACKS: dict[str, Attack] = {
         paper=WAINAKH,
         link=WAINAKH_LINK,
         estimates=True,
+    ),
+    "canary_product": Attack(
+        name="canary_product",
+        title="Canary, whole movement",
+        game="canaries",
+        signal=CANARY_PRODUCT,
+        test=decide.higher,
+        summary="Measures how far the global model moved, from the first to the last one seen, in the direction that "
+        "only this canary pushes. Noise of the mechanism is all that hides it.",
+        knowledge="The canaries, which the auditor made.",
+        paper=NASR,
+        link=NASR_LINK,
+    ),
+    "canary_steepest": Attack(
+        name="canary_steepest",
+        title="Canary, steepest step",
+        game="canaries",
+        signal=CANARY_STEEPEST,
+        test=decide.higher,
+        summary="The largest cosine of any round's movement of the global model with the direction of this canary. "
+        "It sees canaries that take part in few rounds.",
+        knowledge="The canaries, which the auditor made, and the model of every round.",
+        paper=ANDREW,
+        link=ANDREW_LINK,
     ),
 }
 """Every attack by name."""

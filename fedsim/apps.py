@@ -15,17 +15,24 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from fedsim.canaries import LOUD, coordinates, direction, spare
 from fedsim.data.pool import Pool
+from fedsim.defences import around, canary_clients, canary_weight, guarded, party_of, plain, recipe, server_side, silent
+from fedsim.dp_sgd import train_alone
 from fedsim.game import World
 from fedsim.grid import ARRAYS, CONFIG, METRICS, PROXIMAL, Decoder, ScenarioGrid, ask_roster, who_reply
-from fedsim.models import Model, Params, build
+from fedsim.models import Model, Params, build, parameter_count
 from fedsim.randomness import derive, flower_globals, generator, torch_generator
-from fedsim.scenario import Scenario
-from fedsim.training import Task, Trained, evaluate, train
+from fedsim.scenario import RecordPrivacy, Scenario
+from fedsim.secagg.flower import Recipe
+from fedsim.training import Private, Task, Trained, evaluate
 from fedsim.transcript import Arrays, Event
+from fedsim.vectors import flat, shaped
 
 MEASURED = 5
 """The utility of a world is measured this many times after the start."""
+ALMOST_STILL = 1e-3
+"""How far a canary that does not take part moves, in a direction that nobody is asked about."""
 MEASURED_RECORDS = 2000
 """The utility is measured on so many records at most; each world draws its own, once."""
 
@@ -98,7 +105,8 @@ def cohort(setup: Bench, world: World, number: int) -> list[int]:
     """Return the clients that take part in round `number` of a world: those with records, all, a fixed number, or each
     by a coin flip.
     """
-    available = [k for k, rows in enumerate(world.rows) if len(rows)]
+    canaries = range(setup.clients, nodes(setup, world))
+    available = [*(k for k, rows in enumerate(world.rows) if len(rows)), *canaries]
     wanted = world.federation.clients_per_round
     rng = generator(setup.seed, world.name, "cohort", number)
     if wanted is None:
@@ -108,9 +116,14 @@ def cohort(setup: Bench, world: World, number: int) -> list[int]:
     return [k for k, coin in zip(available, rng.random(len(available)), strict=True) if coin < wanted]
 
 
+def nodes(setup: Bench, world: World) -> int:
+    """Return how many clients a world has, canaries included."""
+    return setup.clients + canary_clients(world)
+
+
 def cohort_size(world: World) -> float:
     """Return how many clients take part in a round, on average."""
-    active = sum(len(rows) > 0 for rows in world.rows)
+    active = sum(len(rows) > 0 for rows in world.rows) + canary_clients(world)
     wanted = world.federation.clients_per_round
     return active if wanted is None else min(wanted, active) if isinstance(wanted, int) else wanted * active
 
@@ -137,14 +150,44 @@ def local_task(
         torch_generator(setup.seed, *names) if world.model.dropout else None,
         proximal_mu,
         memory,
+        _private(setup, world, party, number, params),
     )
+
+
+def _private(setup: Bench, world: World, party: int, number: int, params: Params) -> Private | None:
+    """Return how a client protects its records, if it does."""
+    privacy = world.federation.privacy
+    if not isinstance(privacy, RecordPrivacy):
+        return None
+    assert privacy.noise_multiplier is not None
+    own: tuple[int, ...] = ()
+    if world.canaries and world.canaries.unit == "record":
+        pushed = coordinates(world.canaries, sum(value.numel() for value in params.values()))
+        own = tuple(int(pushed[which]) for which in world.present if which % setup.clients == party)
+    noise = generator(setup.seed, world.name, "private", party, "round", number)
+    return Private(privacy.clipping_norm, privacy.noise_multiplier, noise, own)
+
+
+def _canary_update(setup: Bench, world: World, party: int, params: Params) -> Params:
+    """Return the model with which a canary client answers: the one it got, pushed in the direction of its own where it
+    takes part.
+    """
+    assert world.canaries is not None
+    which, privacy = party - setup.clients, world.federation.privacy
+    before = {name: value.numpy(force=True) for name, value in params.items()}
+    push = LOUD * (privacy.clipping_norm if privacy else 1.0)
+    if which not in world.present:
+        which, push = spare(world.canaries), ALMOST_STILL  # Flower's clipping divides by the length
+    vector = flat(before)
+    vector += push * direction(world.canaries, which, len(vector))
+    return {name: torch.from_numpy(value) for name, value in shaped(vector, before).items()}
 
 
 def client_app(
     world: World,
     prepare: Callable[[], Bench],
     mods: Sequence[Mod],
-    train_task: Callable[[Task], Trained] = train,
+    train_task: Callable[[Task], Trained] = train_alone,
 ) -> ClientApp:
     """Return the ClientApp of a world. `prepare` loads the bench where the client runs (another process, on Ray);
     `train_task` does the local training.
@@ -155,23 +198,28 @@ def client_app(
 
     def seeded(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Seed what Flower's own mods draw from, so that a client's noise is its own on every engine."""
-        names = (world.name, "mods", int(context.node_config["partition-id"]), _round(message))
+        names = (world.name, "mods", party_of(context), _round(message))
         with flower_globals(derive(prepare().seed, *names)):
             return call_next(message, context)
 
     @app.train(mods=[seeded, *mods] if mods else [])
     def train_message(message: Message, context: Context) -> Message:
         setup = prepare()
-        party = int(context.node_config["partition-id"])
+        party = party_of(context)
         mu = float(_config(message).get(PROXIMAL, 0.0))  # type: ignore[arg-type]
         params = receive(setup, _model(message))
+        if party >= setup.clients:
+            examples = canary_weight(world) if party - setup.clients in world.present else 1
+            said = {"num-examples": examples, "train_loss": 0.0}
+            return _reply(message, said, _canary_update(setup, world, party, params))
         trained = train_task(local_task(setup, world, party, _round(message), params, mu, kept.setdefault(party, {})))
         return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": trained.loss}, trained.params)
 
     @app.evaluate()
     def evaluate_message(message: Message, context: Context) -> Message:
         setup = prepare()
-        rows = torch.from_numpy(world.rows[int(context.node_config["partition-id"])])
+        party = party_of(context)
+        rows = torch.from_numpy(world.rows[party]) if party < setup.clients else torch.zeros(0)
         if not len(rows):
             return _reply(message, {"num-examples": 0, "loss": 0.0, "accuracy": 0.0})
         result = evaluate(
@@ -183,22 +231,37 @@ def client_app(
         return _reply(message, {"num-examples": len(rows), "loss": result.loss, "accuracy": result.accuracy})
 
     answer_who(app)
-    return app
+    return _guarded(app, world, prepare)
+
+
+def _guarded(app: ClientApp, world: World, prepare: Callable[[], Bench]) -> ClientApp:
+    """Return a ClientApp behind the defences of its world."""
+    if plain(world):
+        return app
+
+    def agreed() -> Recipe:
+        setup = prepare()
+        count = parameter_count(world.model, tuple(setup.x.shape[1:]), setup.classes)
+        return recipe(world, setup.clients, count)
+
+    return guarded(app, world, lambda: prepare().seed, agreed)
 
 
 def seeded_app(app: ClientApp, world: World, prepare: Callable[[], Bench]) -> ClientApp:
-    """Return a ClientApp with the global generators seeded for each message, by world, client, kind and round, so that
-    one that draws from them repeats itself on every engine.
+    """Return a ClientApp of one's own as a world needs it: behind the world's defences, and with the global generators
+    seeded for each message, by world, client, kind and round, so that one that draws from them repeats itself on every
+    engine.
     """
+    answer_who(app)
 
     class Seeded(ClientApp):
         def __call__(self, message: Message, context: Context) -> Message:
-            kind, party = message.metadata.message_type, int(context.node_config["partition-id"])
+            kind, party = message.metadata.message_type, party_of(context)
             number = _round(message) if CONFIG in message.content else 0
             with flower_globals(derive(prepare().seed, world.name, "own client", party, kind, number)):
                 return app(message, context)
 
-    return Seeded()
+    return _guarded(Seeded(), world, prepare)
 
 
 def answer_who(app: ClientApp) -> None:
@@ -275,10 +338,12 @@ def server_app(
     model and the utility on the way.
     """
     app = ServerApp()
-    receive = Inbox()
+    receive, decode = Inbox(), Decoder()
+    latest = [ArrayRecord()]
     measure = utility(setup, world)
 
     def judge(number: int, arrays: ArrayRecord) -> None:
+        latest[0] = arrays
         if number in measured_rounds(world.federation.rounds):
             outcome.utility.append(measure(receive(setup, arrays)))
 
@@ -287,10 +352,13 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        taped = ScenarioGrid(grid, ask_roster(grid, setup.clients), who_is_in, sink)
+        roster = ask_roster(grid, nodes(setup, world))
+        handle = server_side(setup.seed, world, setup.clients, lambda: decode(latest[0]))
+        taped = ScenarioGrid(grid, roster, who_is_in, sink, handle, silent(setup.seed, world))
         first = ArrayRecord({name: value.cpu() for name, value in initial(setup, world).items()})
         with flower_globals(derive(setup.seed, world.name, "flower")):
-            result = make_strategy(world.federation.evaluate_clients).start(
+            strategy = around(make_strategy(world.federation.evaluate_clients), world, setup.clients)
+            result = strategy.start(
                 grid=taped,
                 initial_arrays=first,
                 num_rounds=world.federation.rounds,

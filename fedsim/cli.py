@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import click
 import typer
@@ -26,7 +26,7 @@ from rich.table import Table
 from fedsim import __version__
 from fedsim.errors import RunError, ScenarioError
 from fedsim.processes import MEMORY, default_workers, heed_termination, late_interrupt, uncollected, warm_up
-from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped
+from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped, warnings
 
 if TYPE_CHECKING:
     from fedsim.plan import Plan
@@ -182,6 +182,10 @@ def run(
         typer.echo(outcome.folder)
     else:
         _show_results(outcome.record, outcome.folder)
+    if outcome.record.alarms:
+        for alarm in outcome.record.alarms:
+            typer.echo(f"ALARM: {alarm}", err=True)
+        raise typer.Exit(RUN_FAILED)
     raise typer.Exit(_verdict_code([claim.status for claim in outcome.record.claims], strict))
 
 
@@ -244,7 +248,8 @@ def list_(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="WHAT", help="sources, models, strategies, mods, attacks, partitions, engines or scenarios."
+            metavar="WHAT",
+            help="sources, models, strategies, mods, attacks, partitions, engines, defences, bounds or scenarios.",
         ),
     ],
 ) -> None:
@@ -343,6 +348,30 @@ def _attacks() -> dict[str, str]:
     return {name: f"{attack.title} ({attack.game})" for name, attack in ATTACKS.items()}
 
 
+def _defences() -> dict[str, str]:
+    """Return the defences between the strategy and the clients."""
+    from fedsim import scenario
+
+    kinds = (
+        scenario.CentralPrivacy,
+        scenario.AdaptivePrivacy,
+        scenario.LocalPrivacy,
+        scenario.DistributedPrivacy,
+        scenario.RecordPrivacy,
+    )
+    words = {"secure_aggregation": "The server learns the sum of the updates only: SecAgg+ with real keys, or ideal."}
+    for kind in kinds:
+        words[get_args(kind.model_fields["name"].annotation)[0]] = _first_paragraph(kind.__doc__ or "")
+    return words | {"drop_out": _first_paragraph(scenario.DropOut.__doc__ or "")}
+
+
+def _bounds() -> dict[str, str]:
+    """Return the lower bounds on epsilon."""
+    from fedsim.audit import BOUNDS
+
+    return {name: f"{row.title} ({row.kind}): {row.summary}" for name, row in BOUNDS.items()}
+
+
 def _scenarios() -> dict[str, str]:
     """Return the shipped scenarios."""
     return {name: describe(path) for name, path in shipped().items()}
@@ -356,6 +385,8 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "attacks": _attacks,
     "partitions": lambda: PARTITIONS,
     "engines": lambda: ENGINES,
+    "defences": _defences,
+    "bounds": _bounds,
     "scenarios": _scenarios,
 }
 
@@ -371,6 +402,7 @@ GAMES = {
     "record": "was this record in the training data?",
     "property": "which share of a property does the training data have?",
     "labels": "which labels does one client hold?",
+    "canaries": "which of the auditor's canaries took part?",
 }
 
 
@@ -471,7 +503,12 @@ def _show_rows(rows: Mapping[str, str]) -> None:
 
 def _show_plan(loaded: Loaded, planned: "Plan") -> None:
     """Print what a run would cost and could resolve."""
-    typer.echo(f"{loaded.path.name}: nothing wrong with it\n")
+    remarks = warnings(loaded)
+    found = f"{len(remarks)} thing{'s' * (len(remarks) != 1)} to think about" if remarks else "nothing wrong with it"
+    typer.echo(f"{loaded.path.name}: {found}\n")
+    if remarks:
+        _bullets(remarks)
+        typer.echo()
     _show_rows(
         {
             "worlds": f"{planned.worlds:,}",
@@ -480,6 +517,9 @@ def _show_plan(loaded: Loaded, planned: "Plan") -> None:
             "memory": f"about {_size(planned.memory_bytes)}",
         }
     )
+    if planned.epsilons:
+        typer.echo("\nEpsilon accounted for (delta)")
+        _show_rows(planned.epsilons)
     for title, lines in {"What it can resolve": planned.resolution, "Notes": planned.notes}.items():
         if lines:
             typer.echo(f"\n{title}")
@@ -508,12 +548,50 @@ def _show_results(record: "Results", folder: Path) -> None:
     if reasons:
         _bullets(sorted(reasons))
         typer.echo()
+    _show_privacy(record)
     for claim in record.claims:
         _show_claim(claim)
     utility = record.utility
     typer.echo(f"Accuracy  training {_range(utility.train_accuracy)}, test {_range(utility.test_accuracy)}")
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
+
+
+def _show_privacy(record: "Results") -> None:
+    """Print the accounted epsilons and the bounds, where there are any."""
+    private = [each for each in record.setups if each.privacy is not None]
+    if private:
+        table = _table("epsilon accounted for", "unit", "server", "participant", "public")
+        for setup in private:
+            for unit in ("client", "record"):
+                mine = {row.observer: row for row in setup.epsilons if row.unit == unit}
+                cells = [_epsilon(mine[who].epsilon) for who in ("server", "participant", "public")]
+                table.add_row(setup.name or "the federation", unit, *cells)
+        _console().print(table)
+        typer.echo()
+    bounds = [(finding, bound) for finding in record.findings for bound in finding.bounds]
+    if bounds:
+        table = _table("epsilon from attacks", "bound", "at least", "could reach", "accounted")
+        for finding, bound in bounds:
+            found = "-" if bound.epsilon is None else f"{bound.epsilon:.3g}"
+            about = found if bound.kind == "lower bound" else f"about {found}"
+            most = "-" if bound.ceiling is None else f"{bound.ceiling:.3g}"
+            table.add_row(f"{finding.audit}, {finding.attack}", bound.name, about, most, _epsilon(bound.accounted))
+        _console().print(table)
+        typer.echo()
+
+
+def _table(*columns: str) -> Table:
+    """Return an empty table; the first column may break."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number > 0)
+    return table
+
+
+def _epsilon(value: float | None) -> str:
+    """Return an epsilon of a record, where null is infinite."""
+    return "infinite" if value is None else f"{value:.3g}"
 
 
 def _show_claim(claim: "Claim") -> None:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from flwr.serverapp import ServerApp
 
-from fedsim.apps import Bench, Outcome, bench, cohort_size, server_app
+from fedsim.apps import Bench, Outcome, bench, cohort_size, nodes, server_app
 from fedsim.errors import ScenarioError
 from fedsim.grid import task_identity
 from fedsim.job import Job, WorldResult
@@ -52,7 +52,7 @@ def run_world(
         _run_on_ray(job, index, setup, server)
     else:
         with task_identity():
-            serve(server, make_client(job, index, lambda: setup), setup.clients)
+            serve(server, make_client(job, index, lambda: setup), nodes(setup, world))
     return watch.finish(outcome)
 
 
@@ -68,7 +68,7 @@ def _run_on_ray(job: Job, index: int, setup: Bench, server: ServerApp) -> None:
         run_simulation(
             server_app=server,
             client_app=make_client(job, index, partial(_bench_from, str(path))),
-            num_supernodes=setup.clients,
+            num_supernodes=nodes(setup, job.worlds[index]),
             backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
         )
 

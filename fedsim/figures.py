@@ -7,19 +7,33 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from fedsim.errors import ScenarioError
 from fedsim.metrics import Roc, parse_metric, roc
-from fedsim.results import RESULTS, Band, Finding, Quantity, Results, read_evidence
+from fedsim.results import (
+    RESULTS,
+    Band,
+    BoundFound,
+    ClaimStated,
+    EpsilonStated,
+    Finding,
+    Quantity,
+    Results,
+    SetupFound,
+    read_evidence,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, RULE, SHADE, BLUE, RED = "#1b1f24", "#59626d", "#d7dce1", "#f0f2f4", "#1f4e8c", "#a3262a"
+SKY, GREEN = "#dce7f3", "#1f6448"
+UNITS: tuple[Literal["client", "record"], ...] = ("client", "record")
+OBSERVERS: tuple[Literal["server", "participant", "public"], ...] = ("server", "participant", "public")
 LINES = ("#1f4e8c", "#c2571a", "#2a7f62", "#8b3a86", "#59626d", "#a67c00", "#2f93bd", "#7a3b1d")
 DASHES = ("-", "--", "-.", ":")
 WIDTH = 5.3  # inches; half of the page's column, so that text keeps its size on a phone
@@ -59,7 +73,8 @@ class Drawing(NamedTuple):
 
 
 def draw(record: Results, folder: Path) -> dict[str, Drawing]:
-    """Return the figures of a run by file name (without ending): attacks-auc, attacks-tpr, roc-AUDIT, accuracy, loss.
+    """Return the figures of a run by file name (without ending): attacks-auc, attacks-tpr,
+    epsilon, epsilon-SETUP, roc-AUDIT, accuracy, loss.
 
     Args:
         record: the results.
@@ -72,6 +87,9 @@ def draw(record: Results, folder: Path) -> dict[str, Drawing]:
         drawings = {"attacks-auc": dots(record, "auc")}
         if tpr := tpr_metric(record.findings):
             drawings["attacks-tpr"] = dots(record, tpr)
+        for setup in record.setups:
+            if (setup.privacy or setup.secure_aggregation) and has_epsilon(record, setup):
+                drawings[epsilon_name(setup)] = epsilons(record, setup)
         for audit in dict.fromkeys(finding.audit for finding in record.findings if has_curve(finding)):
             drawings[f"roc-{audit}"] = roc_curves(record, audit, folder)
         drawings["accuracy"] = curves(record, "accuracy")
@@ -190,7 +208,8 @@ def _short(name: str, most: int = 26) -> str:
 
 def _bounds(record: Results, metric: str) -> Mapping[tuple[str, str], float]:
     """The bound claimed for each audit and attack, where a claim is about this metric."""
-    stated = [claim.claim for claim in record.claims if claim.claim.metric == metric]
+    metrics = [claim.claim for claim in record.claims if isinstance(claim.claim, ClaimStated)]
+    stated = [claim for claim in metrics if claim.metric == metric]
     return {
         (finding.audit, finding.attack): claim.at_most
         for claim in stated
@@ -204,6 +223,118 @@ def _words(finding: Finding, found: Quantity | None) -> str:
     if found is None or found.estimate is None:
         return finding.status if finding.status != "measured" else "not resolved"
     return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def epsilon(value: float | None) -> str:
+    """Return an epsilon of a record with three significant digits; null is infinite."""
+    return "infinite" if value is None else f"{value:.3g}"
+
+
+def epsilon_name(setup: SetupFound) -> str:
+    """Return the file name (without ending) of a setup's figure of epsilons."""
+    return "epsilon" if setup.name is None else f"epsilon-{setup.name}"
+
+
+def has_epsilon(record: Results, setup: SetupFound) -> bool:
+    """Return whether there is anything to draw: a finite epsilon, or a bound from the scores of an attack."""
+    found = [bound.epsilon for each in record.findings if each.setup == setup.name for bound in each.bounds]
+    return any(value is not None for value in [*found, *(row.epsilon for row in setup.epsilons)])
+
+
+def epsilons(record: Results, setup: SetupFound) -> Drawing:
+    """Epsilon on a logarithmic axis: accounted as a band with an end, each lower bound as an arrow with its ceiling."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+
+    findings = [each for each in record.findings if each.setup == setup.name]
+    bounds = [(finding, bound) for finding in findings for bound in finding.bounds]
+    claims = [each.claim for each in record.claims if isinstance(each.claim, EpsilonStated)]
+    low, high = _epsilon_range(record)
+    figure = Figure(figsize=(WIDTH, 0.3 * (len(setup.epsilons) + len(bounds)) + 1.1), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    words: list[str] = []
+    names: list[str] = []
+    heads: list[int] = []
+    order = sorted(setup.epsilons, key=lambda row: (UNITS.index(row.unit), OBSERVERS.index(row.observer)))
+    for row in order:
+        top = len(names)
+        mine = [
+            (finding, bound) for finding, bound in bounds if (bound.unit, bound.observer) == (row.unit, row.observer)
+        ]
+        about = (setup.name, row.unit, row.observer)
+        claimed = [claim.epsilon for claim in claims if (claim.setup, claim.unit, claim.observer) == about]
+        heads.append(top)
+        names += [f"{row.unit}, from the {row.observer}", *(_short(f"{each.audit}, {b.name}", 24) for each, b in mine)]
+        _accounted(axes, top, row.epsilon)
+        _say(axes, top, epsilon(row.epsilon), bold=True)
+        words.append(f"{names[top]}: {epsilon(row.epsilon)} accounted for")
+        for place, (finding, bound) in enumerate(mine, top + 1):
+            _accounted(axes, place, bound.accounted)
+            words.append(f"{finding.audit}, {bound.name}: {_bound(axes, place, bound, claimed)}")
+        for claim in claimed:
+            axes.plot([claim] * 2, [top - 0.46, len(names) - 0.54], color=RED, linewidth=2.4)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), names)
+    for tick, text in enumerate(axes.get_yticklabels()):
+        text.set_fontweight("bold" if tick in heads else "normal")
+    axes.tick_params(axis="y", length=0, pad=9)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_title("Epsilon")
+    title = "the federation as it stands" if setup.name is None else setup.name
+    return Drawing(f"Epsilon of {title}", f"Epsilon of {title}: {'; '.join(words)}.", figure)
+
+
+def _epsilon_range(record: Results) -> tuple[float, float]:
+    """The ends of the axis of every figure of epsilons in a report, so that they can be compared."""
+    values = [row.epsilon for setup in record.setups for row in setup.epsilons]
+    values += [end for each in record.findings for bound in each.bounds for end in (bound.epsilon, bound.ceiling)]
+    values += [claim.claim.epsilon for claim in record.claims if isinstance(claim.claim, EpsilonStated)]
+    known = [value for value in values if value is not None and value > 0]
+    return max(min([*known, 0.2]) / 2, 0.01), max([*known, 5.0]) * 1.6
+
+
+def _accounted(axes: "Axes", row: int, accounted: float | None) -> None:
+    """The band from 0 to the accounted epsilon and the mark at its end; infinite: to the edge, without a mark."""
+    low, high = axes.get_xlim()
+    end = high if accounted is None else max(accounted, low)
+    axes.fill_betweenx([row - 0.5, row + 0.5], low, end, color=SHADE if accounted is None else SKY, linewidth=0)
+    if accounted is not None:
+        axes.plot([end, end], [row - 0.5, row + 0.5], color=BLUE, linewidth=2.4, solid_capstyle="butt")
+
+
+def _bound(axes: "Axes", row: int, bound: BoundFound, claimed: Sequence[float]) -> str:
+    """Draw a bound or an estimate and return it in words; red where it lies above what was accounted for or claimed."""
+    low, _ = axes.get_xlim()
+    if bound.epsilon is None:
+        axes.text(1.02, row, "not resolved", transform=axes.get_yaxis_transform(), va="center", color=MUTED, size=9)
+        return "not resolved"
+    at = max(bound.epsilon, low)
+    if bound.kind == "estimate":
+        axes.plot([at], [row], "D", color=MUTED, markerfacecolor="white", markersize=7, clip_on=False)
+        _say(axes, row, f"≈ {epsilon(bound.epsilon)}")
+        return f"estimated at {epsilon(bound.epsilon)}"
+    above = bound.accounted is not None and bound.epsilon > bound.accounted
+    color = RED if above or any(bound.epsilon > claim for claim in claimed) else GREEN
+    if bound.ceiling is not None:
+        axes.plot([at, max(bound.ceiling, low)], [row, row], color=MUTED, linewidth=1, linestyle=":")
+        axes.plot([max(bound.ceiling, low)], [row], "|", color=MUTED, markersize=11, markeredgewidth=1.4, clip_on=False)
+    axes.plot([low, at], [row, row], color=color, linewidth=2.4, solid_capstyle="butt")
+    axes.plot([at], [row], ">", color=color, markersize=7, clip_on=False)
+    _say(axes, row, f"≥ {epsilon(bound.epsilon)}")
+    most = "" if bound.ceiling is None else f" (at most {epsilon(bound.ceiling)} could be shown)"
+    return f"at least {epsilon(bound.epsilon)}{most}{', above what was accounted for' if above else ''}"
+
+
+def _say(axes: "Axes", row: int, text: str, bold: bool = False) -> None:
+    """Print a number at the right of a row."""
+    weight = "bold" if bold else "normal"
+    axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", size=9.5, fontweight=weight)
 
 
 def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:

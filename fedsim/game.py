@@ -11,12 +11,25 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.canaries import Canaries
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.randomness import generator
-from fedsim.scenario import Federation, Game, LabelGame, Local, ModelChoice, Plugin, PropertyGame, Scenario
-from fedsim.views import Ask, LabelAsk, PropertyAsk, RecordAsk, Records
+from fedsim.randomness import derive, generator
+from fedsim.scenario import (
+    CanaryGame,
+    DropOut,
+    Federation,
+    Game,
+    LabelGame,
+    Local,
+    ModelChoice,
+    Plugin,
+    PropertyGame,
+    RecordPrivacy,
+    Scenario,
+)
+from fedsim.views import Ask, CanaryAsk, LabelAsk, PropertyAsk, RecordAsk, Records
 
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -37,6 +50,8 @@ class World:
     rows: tuple[Rows, ...]  # one array a client; a client without rows takes no part
     model: ModelChoice
     federation: Federation
+    canaries: Canaries | None = None
+    present: tuple[int, ...] = ()  # the canaries that take part
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,8 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
         return _property(scenario, pool, game)
     if isinstance(game, LabelGame):
         return _labels(scenario, pool, game)
+    if isinstance(game, CanaryGame):
+        return _canaries(scenario, pool, game)
     return _record(scenario, pool, watchers)
 
 
@@ -92,6 +109,8 @@ def title(game: Game) -> str:
         return f"property:{game.column}={game.value}:{game.shares[0]:g}:{game.shares[1]:g}:{game.records}"
     if isinstance(game, LabelGame):
         return f"labels:{game.client}"
+    if isinstance(game, CanaryGame):
+        return f"canaries:{game.unit}:{game.direction}:{game.count}"
     return "record"
 
 
@@ -421,3 +440,47 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
     if scenario.controls.planted_worlds:
         exam("planted", scenario.controls.planted_worlds)
     return Draw(tuple(worlds), tuple(exams))
+
+
+def _canaries(scenario: Scenario, pool: Pool, game: CanaryGame) -> Draw:
+    """Worlds that all train on the same records, and differ in who of the canaries takes part."""
+    kind = title(game)
+    canaries = Canaries(game.unit, game.direction, game.count, derive(scenario.seed, kind))
+    everybody = np.concatenate([pool.candidates, pool.background])
+    rows = tuple(_own(everybody, pool.owner[everybody], pool.clients))
+    worlds: list[World] = []
+
+    def drawn(what: Kind, count: int, federation: Federation) -> Bools:
+        members = _coins(scenario, f"{kind} {what}", count, game.count)
+        for w in range(count):
+            present = tuple(np.flatnonzero(members[w]).tolist())
+            worlds.append(World(f"{kind}-{what}-{w:04d}", rows, scenario.model, federation, canaries, present))
+        return members
+
+    def exam(what: Kind, positions: Rows, members: Bools, first: int) -> Exam:
+        return Exam(
+            kind=what,
+            worlds=positions,
+            ask=CanaryAsk(canaries, first, game.count),
+            members=members,
+            targets=np.ones(len(positions), dtype=bool),
+            references=_everyone_else(len(positions)),
+            blind=np.broadcast_to(np.eye(game.count), (len(positions), game.count, game.count)),
+            owner=np.full(game.count, -1),
+            new_items=False,  # the auditor made them alike, and asks about all of them
+        )
+
+    main = np.arange(scenario.worlds)
+    exams = [exam("main", main, drawn("main", scenario.worlds, scenario.federation), 0)]
+    exams.append(exam("null", main, _coins(scenario, f"{kind} null", scenario.worlds, game.count), game.count))
+    if count := scenario.controls.planted_worlds:
+        members = drawn("planted", count, undefended(scenario.federation, game))
+        exams.append(exam("planted", np.arange(scenario.worlds, len(worlds)), members, 0))
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def undefended(federation: Federation, game: CanaryGame) -> Federation:
+    """Return a federation without defences; canary records need the steps of DP-SGD, and get them without noise."""
+    norm = federation.privacy.clipping_norm if federation.privacy else 1.0
+    bare = RecordPrivacy(name="record", clipping_norm=norm, noise_multiplier=0.0) if game.unit == "record" else None
+    return federation.model_copy(update={"privacy": bare, "secure_aggregation": None, "drop_out": DropOut()})

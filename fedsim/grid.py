@@ -30,6 +30,8 @@ ERROR_CODE = 1
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 PROXIMAL = "proximal-mu"
 WHO = "query.who"
+REFUSED = "Refused: "
+"""How the error begins of a client that would rather not: it drops out, and the round goes on."""
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
 
@@ -50,6 +52,11 @@ def decoded(array: FlowerArray) -> Array:
     if dtype.hasobject:
         return array.numpy()  # which refuses it
     return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if columns_first else "C")
+
+
+def encoded(arrays: Arrays) -> ArrayRecord:
+    """Return the record that carries arrays."""
+    return ArrayRecord({name: FlowerArray(np.asarray(array)) for name, array in arrays.items()})
 
 
 class Decoder:
@@ -138,13 +145,20 @@ class LocalGrid(Grid):
             return Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=own)
 
 
+Handle = Callable[[list[Message], "ScenarioGrid"], list[Message]]
+"""What happens to the train messages of a round on their way: (messages, grid) -> the replies the strategy gets."""
+
+Silent = Callable[[int, str, int], bool]
+"""(round, kind of message, client) -> whether the client falls silent instead of answering."""
+
+
 class ScenarioGrid(Grid):
     """A Grid as one world needs it: it offers this round's cohort, tapes every message before a strategy can touch it,
     and returns the replies in the order of the clients (sums in floating point depend on it).
 
     inner: the Grid that delivers. roster: node id -> client. cohort: round -> the clients offered to the strategy for
-    training.
-    sink: receives each Event.
+    training. sink: receives each Event. handle: a defence between the strategy and the clients' training. silent: who
+    drops out.
     """
 
     def __init__(
@@ -153,20 +167,30 @@ class ScenarioGrid(Grid):
         roster: Mapping[int, int],
         cohort: Callable[[int], Iterable[int]],
         sink: Callable[[Event], None],
+        handle: Handle | None = None,
+        silent: Silent | None = None,
     ) -> None:
         self._inner = inner
-        self._roster = dict(roster)
-        self._nodes = {party: node for node, party in self._roster.items()}
+        self.roster = dict(roster)
+        self._nodes = {party: node for node, party in self.roster.items()}
         self._cohort = cohort
         self._sink = sink
+        self._handle = handle
+        self._silent = silent
         self._decode = Decoder()
-        self._exchanges = (
-            0  # Strategy.start makes two a round: training, then evaluation, even where one of them is empty
+        self.memory: dict[str, float] = {}  # what a defence keeps from round to round
+        self._phases = (
+            0  # Strategy.start asks twice a round: training, then evaluation, even where one of them is empty
         )
 
     @property
-    def _round(self) -> int:
-        return self._exchanges // 2 + 1
+    def round(self) -> int:
+        """The round under way, from 1."""
+        return self._phases // 2 + 1
+
+    @property
+    def _training(self) -> bool:
+        return self._phases % 2 == 0
 
     def set_run(self, run: Run) -> None:
         self._inner.set_run(run)
@@ -181,42 +205,60 @@ class ScenarioGrid(Grid):
         return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        training = self._exchanges % 2 == 0
-        clients = self._cohort(self._round) if training else sorted(self._nodes)
+        clients = self._cohort(self.round) if self._training else sorted(self._nodes)
         return [self._nodes[party] for party in clients]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._inner.push_messages(list(self._taped_out(messages)))
+        raise NotImplementedError("a strategy that sends without waiting has no rounds")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._taped_in(self._inner.pull_messages(message_ids))
+        raise NotImplementedError("a strategy that sends without waiting has no rounds")
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        out = list(self._taped_out(messages))
-        replies = self._taped_in(self._inner.send_and_receive(out, timeout=timeout)) if out else []
-        self._exchanges += 1
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002
+        if self._training and self._handle is not None:
+            replies = self._handle(list(messages), self)
+        else:
+            replies = self.exchange(list(messages))
+        self._phases += 1
         return replies
 
-    def _taped_out(self, messages: Iterable[Message]) -> Iterator[Message]:
-        for message in sorted(messages, key=lambda m: self._roster[m.metadata.dst_node_id]):
-            receiver = client(self._roster[message.metadata.dst_node_id])
-            self._tape(message.metadata.message_type, SERVER, receiver, message.content)
-            yield message
+    def receiver(self, message: Message) -> int:
+        """Return the client that a message is for."""
+        return self.roster[message.metadata.dst_node_id]
 
-    def _taped_in(self, replies: Iterable[Message]) -> list[Message]:
-        ordered = sorted(replies, key=lambda m: self._roster[m.metadata.src_node_id])
-        for reply in ordered:
-            sender = client(self._roster[reply.metadata.src_node_id])
-            if reply.has_error():
-                raise RunError(f"round {self._round}: {sender} failed: {reply.error.reason}")
-            self._tape(f"{reply.metadata.message_type}-reply", sender, SERVER, reply.content)
-        return ordered
+    def sender(self, reply: Message) -> int:
+        """Return the client that a reply is from."""
+        return self.roster[reply.metadata.src_node_id]
+
+    def exchange(self, messages: list[Message], receiver: str = SERVER) -> list[Message]:
+        """Deliver messages and return the replies; `receiver` says who opens them."""
+        out = []
+        for message in sorted(messages, key=self.receiver):
+            party, kind = self.receiver(message), message.metadata.message_type
+            self._tape(kind, SERVER, client(party), message.content)
+            if self._silent is None or not self._silent(self.round, kind, party):
+                out.append(message)
+        replies = []
+        for reply in sorted(self._inner.send_and_receive(out) if out else [], key=self.sender):
+            kind, sender = reply.metadata.message_type, client(self.sender(reply))
+            if not reply.has_error():
+                self._tape(f"{kind}-reply", sender, receiver, reply.content)
+                replies.append(reply)
+            elif (reason := str(reply.error.reason)).startswith(REFUSED):
+                self.note(f"{kind}-refusal", sender, receiver, {}, {"reason": reason.removeprefix(REFUSED)})
+            else:
+                raise RunError(f"round {self.round}: {sender} failed: {reason}")
+        return replies
+
+    def note(self, kind: str, sender: str, receiver: str, arrays: Arrays, facts: Mapping[str, Fact]) -> None:
+        """Tape what is no message of Flower's: what a party worked out for itself, or its refusal."""
+        self._sink(Event(self.round, kind, sender, receiver, read_only(arrays), facts))
 
     def _tape(self, kind: str, sender: str, receiver: str, content: RecordDict) -> None:
         """Pass on all that a message carries. A model's arrays and the plain metrics keep their names; any other record
         is part of the name, so that nothing hides behind an equal one.
         """
-        self._sink(Event(self._round, kind, sender, receiver, self._arrays(content), _facts(content)))
+        self._sink(Event(self.round, kind, sender, receiver, self._arrays(content), _facts(content)))
 
     def _arrays(self, content: RecordDict) -> Arrays:
         """Return the arrays of a message; the messages of one broadcast share theirs."""

@@ -68,7 +68,8 @@ class WorldResult:
     signals: probe name -> float64 [rows, ...]. not_visible: probe name -> why. utility: float64 [points, 4], a row for
     each of `apps.measured_rounds`: train accuracy, train loss, test accuracy, test loss. transcript: SHA-256 of all
     messages, their arrays by checksum. model: SHA-256 of the final parameters. sights: vantage -> messages by kind.
-    carried: vantage -> whether parameters were among what it saw.
+    carried: vantage -> whether parameters were among what it saw. aborted: rounds
+    that secure aggregation gave up.
     """
 
     signals: Mapping[str, Floats]
@@ -78,3 +79,4 @@ class WorldResult:
     model: str
     sights: Mapping[str, Mapping[str, int]]
     carried: Mapping[str, bool] = field(default_factory=dict)
+    aborted: int = 0

@@ -1,29 +1,46 @@
 """From what the worlds left behind to findings and verdicts."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import scipy  # its parts take a second to import; each is loaded when it is first used
 
-from fedsim import results
+from fedsim import epsilon, results
+from fedsim.accounting import Spent
+from fedsim.apps import measured_rounds
 from fedsim.attack import Attack, Bools, score
-from fedsim.claims import bonferroni, deciding, verdict
+from fedsim.audit import Bound
+from fedsim.claims import (
+    Verdict,
+    bonferroni,
+    deciding,
+    difference,
+    difference_verdict,
+    epsilon_verdict,
+    exactly,
+    holm,
+    verdict,
+)
 from fedsim.controls import AUC, CONFIDENCE, Found, blind_baseline, covers_chance, found_leak
+from fedsim.epsilon import Scores, found_bounds
 from fedsim.errors import NotVisible
 from fedsim.game import Exam, asked, asked_from
-from fedsim.intervals import Unresolved, exposure, measure, most_exposed_tenth
+from fedsim.intervals import Measured, Unresolved, exposure, measure, most_exposed_tenth
 from fedsim.job import WorldResult
 from fedsim.metrics import DEFAULT_METRICS, Metric, parse_metric
 from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial
 from fedsim.results import Evidence
-from fedsim.scenario import ClaimStatement
+from fedsim.scenario import Claim, DifferenceClaim, EpsilonClaim, MetricClaim
 from fedsim.transcript import client
 from fedsim.views import Floats, RecordAsk
 
 LEVEL = 0.95
 """Confidence of every interval that no claim sets otherwise."""
+PARTLY_SEEN = "it saw something in"
+"""How the reason starts where an attack cannot run although some worlds showed it something."""
 MOST_EXPOSED = 10
 EXPOSED_WORLDS = 16
 """With fewer worlds many records are told apart perfectly by luck."""
@@ -43,7 +60,12 @@ class Scored(NamedTuple):
 
     finding: results.Finding
     main: Tried | None
-    evidence: Evidence | None
+    scores: Scores | None
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """The arrays to keep."""
+        return self.scores.evidence if self.scores else None
 
 
 class Questioned(NamedTuple):
@@ -83,7 +105,7 @@ def _try(shared: Questioned, attack: Attack, exam: Exam) -> Tried | str:
     targets, references = exam.targets & seen, exam.references & seen[None, :]
     fewest = int(references[targets].sum(axis=1).min()) if targets.any() else 0
     if fewest < attack.min_references:
-        return f"it saw something in {seen.sum()} of {len(seen)} worlds, too few to serve as references"
+        return f"{PARTLY_SEEN} {seen.sum()} of {len(seen)} worlds, too few to serve as references"
     mask = asked(exam, shared.each.vantage.clients) & seen[:, None]
     try:
         scores = _score(shared, attack, exam, signals, targets, references)
@@ -124,6 +146,7 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         controls={},
         exposed=(),
         evidence=None,
+        setup=shared.trial.setup,
     )
     if isinstance(found, str):
         return Scored(unseen, None, None)
@@ -136,6 +159,7 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
     evidence = Evidence(
         found.scores, main.members, found.asked, amount, *_arrays(tried.get("null")), *_arrays(tried.get("planted"))
     )
+    scores = Scores(shared.trial, shared.each, attack.name, evidence, attack.min_references > 0)
     finding = dataclasses.replace(
         unseen,
         status="measured",
@@ -145,8 +169,9 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         controls=_controls(shared.blind, main, tried.get("null"), tried.get("planted")),
         exposed=_exposed(shared.prepared, found),
         evidence=results.evidence_name(shared.each.audit.name, attack.name),
+        bounds=found_bounds(scores, LEVEL, shared.prepared.scenario.seed),
     )
-    return Scored(finding, found, evidence)
+    return Scored(finding, found, scores)
 
 
 def _measure(metric: Metric, found: Tried, confidence: float, within: Bools | None = None) -> Found:
@@ -261,18 +286,41 @@ def _exposed(prepared: Prepared, found: Tried) -> tuple[results.Exposed, ...]:
     )
 
 
-def claim(statement: ClaimStatement, scored: Sequence[Scored]) -> results.Claim:
-    """Return the verdict on a claim from the findings of its audit; of several attacks the one that decides it
-    speaks.
-    """
+Bounds = Callable[[EpsilonClaim, float], Sequence[Bound]]
+"""(claim, confidence of each) -> the bounds that count against it, drawn from the same scores at every confidence."""
+Accounted = Callable[[EpsilonClaim], Spent | None]
+"""claim -> what the accountant says of its unit, observer and setup, at its delta."""
+
+
+def claims(
+    statements: Sequence[Claim],
+    scored: Sequence[Scored],
+    *,
+    bounds: Bounds = lambda _claim, _confidence: (),
+    accounted: Accounted = lambda _claim: None,
+) -> list[results.Claim]:
+    """Return the verdict on each claim, all judged together."""
+
+    def judge(statement: Claim, confidence: float) -> results.Claim:
+        match statement:
+            case MetricClaim():
+                return _metric_claim(statement, scored, confidence)
+            case DifferenceClaim():
+                return _difference_claim(statement, scored, confidence)
+            case EpsilonClaim():
+                return _epsilon_claim(statement, bounds, accounted(statement), confidence)
+
+    judges = [partial(judge, statement) for statement in statements]
+    found = holm(judges, [statement.confidence for statement in statements])
+    return [dataclasses.replace(claim, confidence=confidence) for claim, confidence in found]
+
+
+def _metric_claim(statement: MetricClaim, scored: Sequence[Scored], confidence: float) -> results.Claim:
+    """Return the verdict from the findings of the claim's audit; of several attacks the one that decides it speaks."""
     metric = parse_metric(statement.metric)
-    concerned = [
-        each
-        for each in scored
-        if each.finding.audit == statement.audit and statement.attack in ("any", each.finding.attack)
-    ]
-    confidence = bonferroni(statement.confidence, len(concerned))
-    measured = [_claimed(metric, each, confidence) for each in concerned]
+    concerned = _of(scored, statement.audit, statement.attack)
+    joint = bonferroni(confidence, len(concerned))
+    measured = [_claimed(metric, each, joint) for each in concerned]
     verdicts = [
         verdict(
             found,
@@ -284,17 +332,78 @@ def claim(statement: ClaimStatement, scored: Sequence[Scored]) -> results.Claim:
         for found, each in zip(measured, concerned, strict=True)
     ]
     place = deciding(verdicts, measured)
-    found, final = measured[place], verdicts[place]
     speaker = f"{concerned[place].finding.attack}: " if statement.attack == "any" else ""
+    final = Verdict(verdicts[place].status, speaker + verdicts[place].reason)
+    stated = results.ClaimStated(**statement.model_dump())
+    return _judged(stated, f"{statement.audit}: {_sentence(statement)}", final, measured[place])
+
+
+def _difference_claim(statement: DifferenceClaim, scored: Sequence[Scored], confidence: float) -> results.Claim:
+    """Return the verdict on a difference. Where the attack said to do worse sees nothing at all, its scores could only
+    be guesses, so its value is that of chance and costs no confidence.
+    """
+    metric = parse_metric(statement.metric)
+    (less,), (more,) = (_of(scored, audit, statement.attack) for audit in (statement.audit, statement.lower_than))
+    hidden = less.main is None and not (less.finding.reason or "").startswith(PARTLY_SEEN)
+    each = confidence if hidden else bonferroni(confidence, 2)
+    above, below = _claimed(metric, more, each), _claimed(metric, less, each)
+    if hidden and metric.chance is not None and isinstance(above, Measured):
+        below = exactly(metric.chance, above.worlds)
+    found = _minus(above, below)
+    controls = [sentence for one in ((more,) if hidden else (more, less)) for sentence in _failed(one.finding)]
+    final = difference_verdict(found, statement.by, controls)
+    if hidden and isinstance(found, Measured):
+        blind = f"In {statement.audit} the attack sees nothing to compute with, so it counts as guessing"
+        final = Verdict(final.status, f"{blind} ({metric.chance:g} exactly). {final.reason}")
+    stated = results.DifferenceStated(**statement.model_dump())
+    return _judged(stated, f"{statement.audit}: {_difference_sentence(statement)}", final, found)
+
+
+def _minus(above: Found, below: Found) -> Found:
+    """Return the difference of two measures, or why there is none."""
+    for each in (above, below):
+        if isinstance(each, Unresolved):
+            return each
+    assert isinstance(above, Measured)
+    assert isinstance(below, Measured)
+    return difference(above, below)
+
+
+def _epsilon_claim(
+    statement: EpsilonClaim, bounds: Bounds, accounted: Spent | None, confidence: float
+) -> results.Claim:
+    """Return the verdict on an epsilon from all bounds that count against it, at a confidence they share."""
+    several = sum(each.kind == "lower bound" for each in bounds(statement, confidence))
+    found = bounds(statement, bonferroni(confidence, several)) if several > 1 else bounds(statement, confidence)
+    final = epsilon_verdict(statement, accounted, found)
+    lower = [each.epsilon for each in found if each.kind == "lower bound" and each.delta >= statement.delta]
     return results.Claim(
-        claim=results.ClaimStated(**statement.model_dump()),
-        sentence=f"{statement.audit}: {_sentence(statement)}",
+        claim=results.EpsilonStated(**statement.model_dump()),
+        sentence=_epsilon_sentence(statement),
+        status=final.status,
+        estimate=None,
+        low=max(lower, default=None),
+        high=accounted.epsilon if accounted is not None and np.isfinite(accounted.epsilon) else None,
+        reason=final.reason,
+    )
+
+
+def _judged(stated: results.Stated, sentence: str, final: Verdict, found: Found) -> results.Claim:
+    """Return the claim with its verdict and the numbers behind it."""
+    return results.Claim(
+        claim=stated,
+        sentence=sentence,
         status=final.status,
         estimate=None if isinstance(found, Unresolved) else found.estimate,
         low=None if isinstance(found, Unresolved) else found.low,
         high=None if isinstance(found, Unresolved) else found.high,
-        reason=speaker + final.reason,
+        reason=final.reason,
     )
+
+
+def _of(scored: Sequence[Scored], audit: str, attack: str) -> list[Scored]:
+    """Return the findings of an audit that a claim about `attack` concerns."""
+    return [each for each in scored if each.finding.audit == audit and attack in ("any", each.finding.attack)]
 
 
 def _claimed(metric: Metric, scored: Scored, confidence: float) -> Found:
@@ -307,7 +416,16 @@ def _passed(finding: results.Finding, control: str) -> bool | None:
     return finding.controls[control].passed if control in finding.controls else None
 
 
-def _sentence(statement: ClaimStatement) -> str:
+def _failed(finding: results.Finding) -> list[str]:
+    """Return a sentence for each control that does not let a difference rest on this finding."""
+    words = {"null": "null control", "planted": "planted leak", "blind": "blind baseline"}
+    where = f"in {finding.audit}, and a difference rests on both audits"
+    wanted = [(name, _passed(finding, name)) for name in words]
+    failed = [f"The {words[name]} failed {where}." for name, passed in wanted if passed is False]
+    return failed + [f"The {words[name]} did not run {where}." for name, passed in wanted[:2] if passed is None]
+
+
+def _sentence(statement: MetricClaim) -> str:
     """The claim in words."""
     metric, bound = parse_metric(statement.metric), statement.at_most
     attack = "any attack" if statement.attack == "any" else f"the attack {statement.attack}"
@@ -325,6 +443,43 @@ def _sentence(statement: ClaimStatement) -> str:
             return f"at most {bound:.4g} of the balanced guesses of {attack} are right."
         case "mae":
             raise ValueError("a smaller error is a larger leak, so no claim bounds it from above")
+
+
+NOUNS = {"tpr": "true-positive rate", "precision": "precision", "auc": "AUC", "advantage": "advantage"}
+
+
+def _difference_sentence(statement: DifferenceClaim) -> str:
+    """The claim in words."""
+    metric = parse_metric(statement.metric)
+    where = {"tpr": f" at a false-positive rate of {metric.level:g}", "precision": f" at a prior of {metric.level:g}"}
+    noun = NOUNS.get(metric.kind, metric.kind.replace("_", " ")) + where.get(metric.kind, "")
+    least = f"lower than in {statement.lower_than} by at least {statement.by:g}"
+    relation = least if statement.by else f"no higher than in {statement.lower_than}"
+    return f"the {noun} of the attack {statement.attack} is {relation}."
+
+
+def _epsilon_sentence(statement: EpsilonClaim) -> str:
+    """The claim in words."""
+    setup = statement.setup or "the federation as it stands"
+    observer = {"server": "the server", "participant": "a participant", "public": "the public"}[statement.observer]
+    pair = f"(epsilon {statement.epsilon:g}, delta {statement.delta:g})"
+    return f"{setup}: to {observer}, the whole training is {pair}-differentially private for each {statement.unit}."
+
+
+def setup(trial: Trial, left: Sequence[WorldResult]) -> results.SetupFound:
+    """Return what the federation of a trial came to in these worlds: its defences, what they buy, what they cost."""
+    federation = trial.federation
+    privacy, secure = federation.privacy, federation.secure_aggregation
+    return results.SetupFound(
+        name=trial.setup,
+        secure_aggregation=secure.model_dump(mode="json") if secure else None,
+        privacy=privacy.model_dump(mode="json") if privacy else None,
+        noise_multiplier=privacy.noise_multiplier if privacy else None,
+        epsilons=epsilon.rows(trial),
+        utility=utility(left, measured_rounds(federation.rounds)),
+        rounds=federation.rounds,
+        aborted=sum(each.aborted for each in left),
+    )
 
 
 def utility(left: Sequence[WorldResult], rounds: Sequence[int]) -> results.Utility:

@@ -16,15 +16,18 @@ from flwr.serverapp import ServerApp
 from greenlet import getcurrent, greenlet
 
 from fedsim import direct
-from fedsim.apps import Bench, Outcome, answer_who, client_app, seeded_app, server_app
+from fedsim.apps import Bench, Outcome, client_app, nodes, seeded_app, server_app
+from fedsim.defences import plain
 from fedsim.direct import Course
+from fedsim.dp_sgd import train_alone
 from fedsim.errors import ScenarioError
 from fedsim.grid import RUN_ID, LocalGrid, task_identity
 from fedsim.job import Job, WorldResult, client_name
 from fedsim.models import build
 from fedsim.randomness import global_state, restore_globals
+from fedsim.scenario import RecordPrivacy
 from fedsim.stacked import stackable, train_many
-from fedsim.training import Task, Trained, train
+from fedsim.training import Task, Trained
 from fedsim.transcript import Event
 from fedsim.watch import Watch
 
@@ -78,14 +81,14 @@ def _through_flower(job: Job, index: int, setup: Bench, sink: Callable[[Event], 
     world, recipes = job.worlds[index], job.recipes
     server = server_app(setup, world, partial(recipes.strategy, world.federation.strategy), sink, outcome)
     client = make_client(job, index, lambda: setup, parked_drawing if world.federation.mods else parked)
-    run = greenlet(partial(serve, server, client, setup.clients, LockstepGrid))
+    run = greenlet(partial(serve, server, client, nodes(setup, world), LockstepGrid))
     waiting = run.switch()
     while not run.dead:
         waiting = run.switch((yield waiting))
 
 
 def make_client(
-    job: Job, index: int, prepare: Callable[[], Bench], train_task: Callable[[Task], Trained] = train
+    job: Job, index: int, prepare: Callable[[], Bench], train_task: Callable[[Task], Trained] = train_alone
 ) -> ClientApp:
     """Return the ClientApp of a world: fedsim's own, or the one the job brings."""
     world = job.worlds[index]
@@ -98,7 +101,6 @@ def make_client(
         raise ScenarioError(f"--client-app: {name}(world, prepare) failed: {type(error).__name__}: {error}") from None
     if not isinstance(app, ClientApp):
         raise ScenarioError(f"--client-app: {name}(world, prepare) returned {type(app).__name__}, expected a ClientApp")
-    answer_who(app)
     return seeded_app(app, world, prepare)
 
 
@@ -141,9 +143,11 @@ def direct_world(job: Job, index: int) -> bool:
     """Return whether a world can do without Flower's containers: its strategy averages, and nothing sits between its
     parties.
     """
-    federation = job.worlds[index].federation
+    world = job.worlds[index]
+    federation = world.federation
     return (
-        job.recipes.client is None
+        plain(world)
+        and job.recipes.client is None
         and job.scenario.device == "cpu"
         and job.recipes.average(federation.strategy) is not None
         and not federation.mods
@@ -155,7 +159,8 @@ def batched(job: Job, index: int) -> bool:
     """Return whether the local trainings of a world are done together with others."""
     world = job.worlds[index]
     model = build(world.model, job.stock.x.shape[1:], job.stock.classes)
-    return job.recipes.client is None and stackable(model, world.federation.local)
+    alone = isinstance(world.federation.privacy, RecordPrivacy)
+    return job.recipes.client is None and not alone and stackable(model, world.federation.local)
 
 
 def _directly(job: Job, index: int, setup: Bench, sink: Callable[[Event], None], outcome: Outcome) -> Course:

@@ -1,8 +1,9 @@
 """What a run would cost, measured on this machine, and what it could resolve."""
 
 import dataclasses
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fedsim.accounting import spent
 from fedsim.apps import Bench, bench, cohort_size
 from fedsim.attack import score
 from fedsim.engine import chunks, fitting_workers, world_bytes
@@ -39,6 +41,7 @@ class Plan:
     memory_bytes: int
     resolution: tuple[str, ...]
     notes: tuple[str, ...]
+    epsilons: Mapping[str, str]  # setup, unit and observer -> epsilon and why; empty where nothing is private
 
 
 def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memory: int = MEMORY) -> Plan:
@@ -70,7 +73,19 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memor
         memory_bytes=(workers + 1) * (PROCESS_BYTES + 2 * pool_bytes) + live,
         resolution=_resolution(prepared),
         notes=(*_notes(prepared), *_alone(prepared)),
+        epsilons=_epsilons(prepared),
     )
+
+
+def _epsilons(prepared: Prepared) -> dict[str, str]:
+    """Return what the accountant gives each observer of each setup that adds noise."""
+    found = {}
+    for trial in prepared.trials:
+        for row in spent(trial.federation.privacy, trial.facts) if trial.federation.privacy else ():
+            value = f"{row.epsilon:.3g} ({row.delta:g})" if math.isfinite(row.epsilon) else "infinite"
+            setup = f"{trial.setup}, " if trial.setup else ""
+            found[f"{setup}{row.unit}, {row.observer}"] = f"{value}: {row.reason}"
+    return found
 
 
 class _Speed(NamedTuple):

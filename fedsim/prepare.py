@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedsim.accounting import Facts, noise_multiplier
 from fedsim.apps import stock
 from fedsim.attack import Attack
 from fedsim.data import Dataset, Pool, draw_pool, load_dataset
+from fedsim.defences import canary_clients, lost
 from fedsim.errors import ScenarioError
 from fedsim.game import Draw, Exam, asked, asked_from, draw, title
 from fedsim.job import Job, Probe, Recipes
+from fedsim.models import parameter_count
 from fedsim.randomness import generator
-from fedsim.scenario import Audit, Scenario
+from fedsim.scenario import Audit, DistributedPrivacy, Federation, ModelChoice, Scenario
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
 
@@ -30,8 +33,11 @@ class PreparedAudit:
 
 @dataclass(frozen=True)
 class Trial:
-    """One game: its worlds and exams, the audits that share them, and the job that runs them."""
+    """One game in one setup: its worlds and exams, the audits that share them, and the job that runs them."""
 
+    setup: str | None
+    federation: Federation
+    facts: Facts
     draw: Draw
     audits: tuple[PreparedAudit, ...]
     job: Job
@@ -60,20 +66,76 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     _check_strategy(scenario, recipes)
     dataset: Dataset = load_dataset(scenario.data, loaded.path.parent)
     pool = draw_pool(dataset, scenario.data, generator(scenario.seed, "pool"))
-    by_game: dict[str, list[tuple[int, Audit]]] = {}
+    alike: dict[tuple[str | None, str], list[tuple[int, Audit]]] = {}
     for number, audit in enumerate(scenario.audits):
-        by_game.setdefault(title(audit.game), []).append((number, audit))
-    return Prepared(
-        scenario, pool, tuple(_trial(scenario, pool, audits, attacks, recipes) for audits in by_game.values())
+        alike.setdefault((audit.setup, title(audit.game)), []).append((number, audit))
+    trials = []
+    for (setup, _), audits in alike.items():
+        changed = scenario.model_copy(update={"federation": in_setup(scenario, setup)})
+        trials.append(_trial(changed, setup, pool, audits, attacks, recipes))
+    return Prepared(scenario, pool, tuple(trials))
+
+
+def in_setup(scenario: Scenario, setup: str | None) -> Federation:
+    """Return the federation of a scenario with the defences of a setup."""
+    if setup is None:
+        return scenario.federation
+    chosen = next(each for each in scenario.setups if each.name == setup)
+    defences = {name: getattr(chosen, name) for name in ("secure_aggregation", "privacy", "drop_out")}
+    return scenario.federation.model_copy(update=defences)
+
+
+def facts(federation: Federation, pool: Pool, model: ModelChoice, worlds: Draw) -> Facts:
+    """Return what the accountant needs to know of a federation. sizes: all that a client has in any world."""
+    wanted, secure = federation.clients_per_round, federation.secure_aggregation
+    main = [worlds.worlds[int(index)] for index in worlds.exams[0].worlds]
+    sizes = {len(rows) for world in main for rows in world.rows if len(rows)}
+    clients = pool.clients + canary_clients(main[0])
+    return Facts(
+        clients=clients,
+        rounds=federation.rounds,
+        sampling="all" if wanted is None else "fixed" if isinstance(wanted, int) else "poisson",
+        per_round=clients if wanted is None else wanted,
+        sizes=tuple(sorted(sizes)),
+        local_epochs=federation.local.epochs,
+        batch_size=federation.local.batch_size,
+        parameters=parameter_count(model, pool.x.shape[1:], pool.classes),
+        secure=secure.protocol if secure else None,
+        drop_out_update=lost(federation.drop_out),
+        threshold=secure.threshold if secure else 1.0,
+        quantisation_step=secure.quantisation.clip_range / (2 ** (secure.quantisation.bits - 1) - 1) if secure else 0.0,
+        clear_metrics=federation.evaluate_clients
+        or (secure is not None and secure.metadata == "clear" and isinstance(federation.privacy, DistributedPrivacy)),
     )
 
 
+def calibrated(scenario: Scenario, worlds: Draw, pool: Pool) -> Scenario:
+    """Return a scenario whose noise is known: where it asks for an epsilon, the noise that buys it."""
+    privacy = scenario.federation.privacy
+    if privacy is None or privacy.noise_multiplier is not None:
+        return scenario
+    try:
+        found = noise_multiplier(privacy, facts(scenario.federation, pool, scenario.model, worlds))
+    except ValueError as error:
+        raise ScenarioError(f"federation.privacy: {error}") from None
+    known = privacy.model_copy(update={"noise_multiplier": found, "epsilon": None})
+    return scenario.model_copy(update={"federation": scenario.federation.model_copy(update={"privacy": known})})
+
+
 def _trial(
-    scenario: Scenario, pool: Pool, audits: list[tuple[int, Audit]], attacks: Attacks, recipes: Recipes
+    scenario: Scenario,
+    setup: str | None,
+    pool: Pool,
+    audits: list[tuple[int, Audit]],
+    attacks: Attacks,
+    recipes: Recipes,
 ) -> Trial:
     vantages = [parse_vantage(audit.vantage, pool.clients) for _, audit in audits]
     watchers = frozenset[int]().union(*(vantage.clients for vantage in vantages))
-    worlds = draw(scenario, pool, audits[0][1].game, watchers)
+    game = audits[0][1].game
+    worlds = draw(scenario, pool, game, watchers)
+    if (known := calibrated(scenario, worlds, pool)) is not scenario:
+        scenario, worlds = known, draw(known, pool, game, watchers)
     for world in worlds.worlds:
         if not any(len(rows) for rows in world.rows):
             raise ScenarioError(
@@ -103,7 +165,8 @@ def _trial(
         vantages=tuple(dict.fromkeys(vantages)),
         recipes=recipes,
     )
-    return Trial(worlds, tuple(prepared), job)
+    known_facts = facts(scenario.federation, pool, scenario.model, worlds)
+    return Trial(setup, scenario.federation, known_facts, worlds, tuple(prepared), job)
 
 
 def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks) -> Probe:

@@ -9,15 +9,46 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedsim.errors import RunError, ScenarioError
-from fedsim.figures import Drawing, draw, has_curve, label, to_pdf, to_svg, tpr_metric
+from fedsim.figures import (
+    OBSERVERS,
+    UNITS,
+    Drawing,
+    draw,
+    epsilon,
+    epsilon_name,
+    has_curve,
+    label,
+    to_pdf,
+    to_svg,
+    tpr_metric,
+)
 from fedsim.metrics import parse_metric
-from fedsim.results import FULL, Claim, Exposed, Finding, GameName, Json, Quantity, Results, Sight, read
+from fedsim.results import (
+    FULL,
+    RESULTS,
+    BoundFound,
+    Claim,
+    EpsilonRow,
+    Exposed,
+    Finding,
+    GameName,
+    Json,
+    Quantity,
+    Results,
+    SetupFound,
+    Sight,
+    read,
+)
 
 REPORT = "report.html"
 FIGURES = "figures"
 KINDS = {
     "train": "models received for training",
+    "keys and shares": "keys and shares",
     "train-reply": "updates",
+    "aggregate": "sums of updates",
+    "abort": "rounds given up",
+    "refusals": "refusals",
     "evaluate": "models received for evaluation",
     "evaluate-reply": "evaluation results",
     "final": "final model",
@@ -38,6 +69,7 @@ GAMES: dict[GameName, Words] = {
     "record": Words("Was this record in the training data?", "a record that was in", "one that was out", "record"),
     "property": Words("Does the training population have the property?", "a “yes” world", "a “no” world", "population"),
     "labels": Words("Does the client hold this class?", "a class that it holds", "one that it does not hold", "class"),
+    "canaries": Words("Which canaries took part?", "a canary that took part", "one that did not", "canary"),
 }
 CONTROLS = {
     "null": ("Null", "no leak is possible, so the AUC must cover 0.5"),
@@ -45,6 +77,31 @@ CONTROLS = {
     "blind": ("Blind baseline", "a guess from the data alone, without any model; its AUC must cover 0.5"),
 }
 SLICES = {"mislabelled": "records with a wrong label", "most_exposed_tenth": "most exposed tenth"}
+OBSERVED = {"server": "the server", "participant": "a participant", "public": "the public"}
+PROTECTED = {"client": "a client’s whole data", "record": "one record"}
+STANDS = "the federation as it stands"
+MECHANISMS = {
+    "central": "central: the server clips each client’s update and adds Gaussian noise to their sum",
+    "adaptive": "adaptive: the server clips each client’s update at a norm that follows the quantile {quantile:g} of "
+    "their norms, and adds Gaussian noise to their sum",
+    "local": "local: each client clips its update and adds Gaussian noise before it sends it",
+    "distributed": "distributed: each client adds a little integer noise ({noise}) inside secure aggregation, so that "
+    "only the sum carries enough",
+    "record": "record level: DP-SGD inside each client, which clips each record’s gradient and adds Gaussian noise",
+}
+SPECIMENS = {
+    "reused_seed": "every round is masked with the same stream",
+    "flower_dp_weighted": "Flower’s own wrapper around an average that is weighted by examples",
+    "noise_tenth": "a tenth of the noise that is accounted for",
+    "no_clipping": "updates are not clipped",
+    "tiny_sensitivity": "noise for a sensitivity 10,000 times below the clipping norm",
+}
+LOST = {
+    "keys": "its keys",
+    "shares": "the shares of its secrets",
+    "update": "its update",
+    "unmask": "the shares that unmask the sum",
+}
 STATUS_SIGNS = {"refuted": "✕", "not refuted": "○", "inconclusive": "?"}
 
 
@@ -53,6 +110,7 @@ class Column(NamedTuple):
 
     audit: str
     vantage: str
+    setup: str | None
 
 
 class Grid(NamedTuple):
@@ -68,6 +126,26 @@ class Cell(NamedTuple):
 
     quantity: Quantity
     note: int | None
+
+
+class Promise(NamedTuple):
+    """What a setup promised to whom: its defences, epsilon by unit and observer, and why it is what it is."""
+
+    found: SetupFound
+    title: str
+    specimens: tuple[str, ...]  # deliberate mistakes, in words
+    defences: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[tuple[EpsilonRow, int], ...]], ...]  # unit, an epsilon and its note for each observer
+    notes: tuple[str, ...]
+    picture: str | None  # name of its figure
+
+
+class BoundRow(NamedTuple):
+    """A bound on epsilon, and whose it is."""
+
+    finding: Finding
+    title: str  # of the setup
+    bound: BoundFound
 
 
 class Count(NamedTuple):
@@ -154,7 +232,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         loader=PackageLoader("fedsim"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "percent": percent, "label": label, "https": https}
-    environment.filters["count"] = "{:,}".format
+    environment.filters |= {"count": "{:,}".format, "epsilon": epsilon, "setup_title": setup_title}
     return environment.get_template("report.html.j2").render(
         record=record,
         scenario=record.scenario.effective,
@@ -168,6 +246,12 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         setting=setting(record),
         kinds=message_kinds(record.federation.sights),
         kind_names=KINDS,
+        tally=tally,
+        several=any(found.name is not None for found in record.setups),
+        promises=promises(record, drawings),
+        bounds=bound_rows(record.findings),
+        observers=OBSERVED,
+        protected=PROTECTED,
         tpr=tpr_metric(record.findings),
         grids=grids(record.findings),
         rocs=[name for name in drawings if name.startswith("roc-")],
@@ -251,6 +335,14 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
             f"of {clients} clients. {worlds} such federations (“worlds”) were trained, each with its own coins. "
             "The attacker is asked of each record: was it in? Records that were in are members, the others non-members."
         )
+    if game["name"] == "canaries":
+        made = {"client": "clients that always send the same update", "record": "records with one fixed gradient"}
+        return (
+            f"An auditor made up {game['count']:,} canaries: {made[game['unit']]}, each in a direction of its own. In "
+            f"each of {worlds} federations (“worlds”) a coin decided for each canary whether it took part. The "
+            "attacker is asked of each: did it? Those that did are members, the others non-members. A mechanism "
+            "protects nobody worse than canaries, so what is found about them says how good it can be at best."
+        )
     if game["name"] == "property":
         without, with_property = game["shares"]
         return (
@@ -321,9 +413,132 @@ def setting(record: Results) -> list[tuple[str, str]]:
             f"{local['epochs']} epochs of {local['optimizer']} a round, batches of {local['batch_size']}, "
             f"learning rate {local['learning_rate']:g}",
         ),
+        *(
+            pair
+            for found in record.setups
+            if found.name is None
+            for pair in defences(federation, found.noise_multiplier)
+        ),
         ("Released", access[release["access"]]),
         ("Worlds", f"{record.federation.worlds} independent federations, each with its own coins and initial model"),
     ]
+
+
+def defences(asked: Json, noise_multiplier: float | None) -> list[tuple[str, str]]:
+    """Return the defences of a federation or a setup as pairs of a name and a sentence.
+
+    Args:
+        asked: the section `federation`, or one of `setups`, of the effective scenario.
+        noise_multiplier: that ran; None: unknown.
+    """
+    secure, privacy, lost = asked["secure_aggregation"], asked["privacy"], asked["drop_out"]
+    chances = [f"{percent(lost[stage])} before it sends {what}" for stage, what in LOST.items() if lost[stage]]
+    return [
+        ("Secure aggregation", _secure(secure) if secure else "none: the server receives each client’s update"),
+        ("Differential privacy", _private(privacy, noise_multiplier) if privacy else "none"),
+        (
+            "Drop-outs",
+            f"in a round, a client falls silent with a chance of {', '.join(chances)}" if chances else "none",
+        ),
+    ]
+
+
+def _secure(secure: Json) -> str:
+    """Secure aggregation in a sentence."""
+    integers = secure["quantisation"]
+    how = {
+        "masked": "SecAgg+ with real keys, shares and masks, "
+        f"{secure['neighbours'] or 'all the others of the round as'} neighbours of each client",
+        "ideal": "a trusted party adds up the same integers that SecAgg+ would",
+    }
+    metadata = {"clear": "in clear", "hidden": "kept by the clients"}
+    weights = {"examples": "by its number of examples", "uniform": "as much as any other"}
+    check = "; clients check that all were sent the same model" if secure["consistency"] else ""
+    return (
+        f"{how[secure['protocol']]}; a round is given up when fewer than {percent(secure['threshold'])} survive; each "
+        f"client counts {weights[secure['weights']]}; number of examples and loss {metadata[secure['metadata']]}; "
+        f"{integers['bits']} bits a coordinate, cut off at ±{integers['clip_range']:g}, {integers['rounding']} "
+        f"rounding{check}{_mistake(secure['specimen'])}"
+    )
+
+
+def _private(privacy: Json, noise_multiplier: float | None) -> str:
+    """A mechanism of differential privacy in a sentence."""
+    found = noise_multiplier if noise_multiplier is not None else privacy["noise_multiplier"]
+    solved = f", which follows from the epsilon of {privacy['epsilon']:g} asked for" if privacy["epsilon"] else ""
+    noise = "unknown" if found is None else f"{found:.4g}"
+    first = "first clipping norm" if privacy["name"] == "adaptive" else "clipping norm"
+    return (
+        f"{MECHANISMS[privacy['name']].format_map(privacy).replace('_', ' ')}; {first} {privacy['clipping_norm']:g}; "
+        f"noise multiplier {noise}{solved}; delta {privacy['delta']:g}{_mistake(privacy.get('specimen'))}"
+    )
+
+
+def _mistake(specimen: str | None) -> str:
+    """How a sentence about a defence ends where it is a deliberate mistake."""
+    return f"; a deliberate mistake: {SPECIMENS[specimen]}" if specimen else ""
+
+
+def setup_title(name: str | None) -> str:
+    """Return what the page calls a setup."""
+    return STANDS if name is None else name
+
+
+def promises(record: Results, drawings: Mapping[str, Drawing]) -> list[Promise]:
+    """Return what was promised to whom, for each setup, where any of them has privacy or secure aggregation.
+
+    Raises:
+        ScenarioError: a setup is in the results and not in their scenario.
+    """
+    if not any(found.privacy or found.secure_aggregation for found in record.setups):
+        return []
+    federation = record.scenario.effective["federation"]
+    asked: dict[str | None, Json] = {None: federation}
+    asked |= {setup["name"]: setup for setup in record.scenario.effective["setups"]}
+    sampling = ("Sampling", f"{_taking_part(federation['clients_per_round'])} in each of {federation['rounds']} rounds")
+    found = []
+    for setup in record.setups:
+        if setup.name not in asked:
+            raise ScenarioError(f"{RESULTS}: setups: {setup.name!r} is not in the scenario of these results")
+        mine, picture = asked[setup.name], epsilon_name(setup)
+        rows, notes = _epsilons(setup)
+        mistakes = [(mine[part] or {}).get("specimen") for part in ("secure_aggregation", "privacy")]
+        found.append(
+            Promise(
+                setup,
+                setup_title(setup.name),
+                tuple(SPECIMENS[mistake] for mistake in mistakes if mistake),
+                (*defences(mine, setup.noise_multiplier), sampling),
+                rows,
+                notes,
+                picture if picture in drawings else None,
+            )
+        )
+    return found
+
+
+def _epsilons(setup: SetupFound) -> tuple[tuple[tuple[str, tuple[tuple[EpsilonRow, int], ...]], ...], tuple[str, ...]]:
+    """The epsilons of a setup by unit, each with the number of its note, and the notes; equal reasons share one."""
+    notes: dict[str, int] = {}
+    at = {(row.unit, row.observer): row for row in setup.epsilons}
+    rows = []
+    for unit in UNITS:
+        mine = [at[unit, observer] for observer in OBSERVERS if (unit, observer) in at]
+        cells = tuple((row, notes.setdefault(_why(row), len(notes) + 1)) for row in mine)
+        rows += [(PROTECTED[unit], cells)] if cells else []
+    return tuple(rows), tuple(notes)
+
+
+def _why(row: EpsilonRow) -> str:
+    """The reason of an epsilon, and for whom it holds."""
+    if row.epsilon is None:
+        return row.reason
+    return f"{row.reason} Two federations are neighbours that differ in {row.adjacency}. Accounting: {row.method}."
+
+
+def bound_rows(findings: Sequence[Finding]) -> list[BoundRow]:
+    """Return every bound on epsilon that was drawn from the scores of an attack."""
+    return [BoundRow(each, setup_title(each.setup), bound) for each in findings for bound in each.bounds]
 
 
 def _taking_part(clients: int | float | None) -> str:
@@ -340,9 +555,19 @@ def _named(plugin: Json) -> str:
 
 
 def message_kinds(sights: Sequence[Sight]) -> list[str]:
-    """Return the kinds of message that any vantage saw, in the order of a round."""
-    seen = {kind for sight in sights for kind, count in sight.messages.items() if count}
+    """Return the kinds of message that any vantage saw, in the order of a round, those of a group as one."""
+    seen = {kind for sight in sights for kind, count in tally(sight).items() if count}
     return [kind for kind in KINDS if kind in seen] + sorted(seen - set(KINDS))
+
+
+def tally(sight: Sight) -> dict[str, int]:
+    """Return how many messages of each kind a vantage saw; the exchanges beside the update are one kind."""
+    counts: dict[str, int] = {}
+    for kind, count in sight.messages.items():
+        refused, beside = kind.endswith("-refusal"), kind.startswith("train.secagg_")
+        name = "refusals" if refused else "keys and shares" if beside else kind
+        counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 def grids(findings: Sequence[Finding]) -> list[Grid]:
@@ -352,7 +577,7 @@ def grids(findings: Sequence[Finding]) -> list[Grid]:
         mine = [finding for finding in findings if finding.game == game]
         if not mine:
             continue
-        columns = tuple(dict.fromkeys(Column(finding.audit, finding.vantage) for finding in mine))
+        columns = tuple(dict.fromkeys(Column(finding.audit, finding.vantage, finding.setup) for finding in mine))
         titles = {finding.attack: finding.title for finding in mine}
         at = {(finding.audit, finding.attack): finding for finding in mine}
         rows = tuple(

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from fedsim.errors import RunError, ScenarioError
@@ -31,7 +31,7 @@ RESULTS = "results.json"
 EVIDENCE = "evidence"
 
 Json = dict[str, Any]
-GameName = Literal["record", "property", "labels"]
+GameName = Literal["record", "property", "labels", "canaries"]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -111,6 +111,7 @@ class Sight:
     messages: dict[str, int]
     parameters: bool
     released: str  # in words: "answers to queries: class probabilities", "the final model's parameters"
+    setup: str | None = None  # null: the federation as it stands
 
 
 @validated(frozen=True, config=STRICT)
@@ -181,6 +182,31 @@ class Exposed:
 
 
 @validated(frozen=True, config=STRICT)
+class BoundFound:
+    """What the scores of an attack say about epsilon; without a number, `reason` says why.
+
+    ceiling: what so many canaries could show at most. accounted: the accountant's epsilon for the same unit and
+    observer (null: infinite).
+    """
+
+    name: str
+    title: str
+    kind: Literal["lower bound", "estimate"]
+    unit: Literal["client", "record"]
+    observer: Literal["server", "participant", "public"]
+    epsilon: float | None
+    delta: float
+    confidence: float
+    correction: str
+    canaries: int
+    ceiling: float | None
+    detail: str
+    accounted: float | None
+    reason: str | None
+    assumes: str = ""  # about the mechanism; empty: nothing
+
+
+@validated(frozen=True, config=STRICT)
 class Finding:
     """One attack of one audit: what it is, what it found, and what the finding is worth."""
 
@@ -205,6 +231,8 @@ class Finding:
     controls: dict[str, Control]  # "null", "planted", "blind"
     exposed: tuple[Exposed, ...]
     evidence: str | None  # path in the run folder; null where nothing was measured
+    setup: str | None = None  # null: the federation as it stands
+    bounds: tuple[BoundFound, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""
@@ -220,7 +248,7 @@ class Finding:
 
 @validated(frozen=True, config=STRICT)
 class ClaimStated:
-    """The bound that the scenario claims."""
+    """The bound on a metric that the scenario claims."""
 
     audit: str
     attack: str
@@ -234,16 +262,94 @@ class ClaimStated:
 
 
 @validated(frozen=True, config=STRICT)
-class Claim:
-    """A claim, the same as a sentence, and what the run says about it."""
+class DifferenceStated:
+    """The difference between two audits that the scenario claims."""
 
-    claim: ClaimStated
+    audit: str
+    attack: str
+    metric: str
+    lower_than: str
+    by: float
+    confidence: float
+
+    def __post_init__(self) -> None:
+        """Refuse a metric that does not exist."""
+        parse_metric(self.metric)
+
+
+@validated(frozen=True, config=STRICT)
+class EpsilonStated:
+    """The epsilon that the scenario claims."""
+
+    epsilon: float
+    delta: float
+    unit: Literal["client", "record"]
+    observer: Literal["server", "participant", "public"]
+    setup: str | None
+    confidence: float
+
+
+def _kind(claim: object) -> str:
+    """Which of the three a claim is, by the key that only it has."""
+    keys = claim if isinstance(claim, dict) else getattr(claim, "__dataclass_fields__", ())
+    return "epsilon" if "epsilon" in keys else "difference" if "lower_than" in keys else "metric"
+
+
+Stated = Annotated[
+    Annotated[ClaimStated, Tag("metric")]
+    | Annotated[DifferenceStated, Tag("difference")]
+    | Annotated[EpsilonStated, Tag("epsilon")],
+    Discriminator(_kind),
+]
+
+
+@validated(frozen=True, config=STRICT)
+class Claim:
+    """A claim, the same as a sentence, and what the run says about it.
+
+    estimate, low, high: of a metric or a difference, the measured value and its interval; of an epsilon, low is the
+    largest lower bound found and high the accounted value, null where there is none.
+    """
+
+    claim: Stated
     sentence: str
     status: Literal["refuted", "not refuted", "inconclusive"]
     estimate: float | None
     low: float | None
     high: float | None
     reason: str
+    confidence: float | None = None  # at which it was decided, with all claims of the run
+
+
+@validated(frozen=True, config=STRICT)
+class EpsilonRow:
+    """The epsilon of the mechanism that ran, as one observer gets to see it (null: infinite), and why."""
+
+    unit: Literal["client", "record"]
+    observer: Literal["server", "participant", "public"]
+    epsilon: float | None
+    delta: float
+    method: str
+    adjacency: str
+    reason: str
+
+
+@validated(frozen=True, config=STRICT)
+class SetupFound:
+    """The federation as it stands (name null) or in a setup: its defences, what they account for, what they cost.
+
+    noise_multiplier: that ran, solved for where the scenario asked for an epsilon. aborted: rounds that secure
+    aggregation gave up, over all worlds.
+    """
+
+    name: str | None
+    secure_aggregation: Json | None
+    privacy: Json | None
+    noise_multiplier: float | None
+    epsilons: tuple[EpsilonRow, ...]
+    utility: Utility
+    rounds: int
+    aborted: int
 
 
 @validated(frozen=True, config=STRICT)
@@ -269,6 +375,8 @@ class Results:
     utility: Utility
     findings: tuple[Finding, ...]
     claims: tuple[Claim, ...]
+    setups: tuple[SetupFound, ...]
+    alarms: tuple[str, ...]  # bounds above the accounted epsilon: a bug in the mechanism or in the accounting
     machine: Machine
 
 

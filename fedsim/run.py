@@ -20,7 +20,9 @@ import numpy as np
 
 import fedsim
 from fedsim import results
+from fedsim.accounting import Spent
 from fedsim.apps import measured_rounds
+from fedsim.audit import Bound
 from fedsim.data import SOURCES
 from fedsim.engine import EngineName, run_worlds, tape_of
 from fedsim.errors import ScenarioError, Stopped
@@ -30,7 +32,7 @@ from fedsim.prepare import Attacks, Prepared, prepare
 from fedsim.processes import MEMORY, default_workers
 from fedsim.release import in_words
 from fedsim.report import write_report
-from fedsim.scenario import digest
+from fedsim.scenario import EpsilonClaim, digest
 from fedsim.scenario_file import Loaded, dump
 from fedsim.tape import finished
 from fedsim.threads import cpu_capability, pinned
@@ -124,7 +126,7 @@ def _judged(
     started: datetime,
 ) -> tuple[results.Results, dict[str, results.Evidence]]:
     """Return the record of a run, and the evidence by its path in the run folder."""
-    from fedsim import judge  # brings scikit-learn, which the worlds are not to wait for
+    from fedsim import epsilon, judge  # they bring scikit-learn, which the worlds are not to wait for
 
     scored = [
         each
@@ -132,6 +134,21 @@ def _judged(
         for each in judge.findings(prepared, trial, worlds, attacks)
     ]
     main = [[worlds[int(w)] for w in trial.main.worlds] for trial, worlds in zip(prepared.trials, left, strict=True)]
+    seed, scores = prepared.scenario.seed, [each.scores for each in scored if each.scores is not None]
+    first_of = {trial.setup: trial for trial in reversed(prepared.trials)}
+
+    def against(claim: EpsilonClaim, confidence: float) -> list[Bound]:
+        return epsilon.against(scores, claim, confidence, seed)
+
+    def accounted(claim: EpsilonClaim) -> Spent | None:
+        trial = first_of.get(claim.setup)
+        return epsilon.accounted_for(trial, claim.unit, claim.observer, claim.delta) if trial else None
+
+    setups = [
+        judge.setup(trial, worlds)
+        for trial, worlds in zip(prepared.trials, main, strict=True)
+        if first_of[trial.setup] is trial
+    ]
     record = results.Results(
         schema=results.SCHEMA,
         status="complete",
@@ -142,7 +159,9 @@ def _judged(
         federation=_federation(prepared, main),
         utility=judge.utility(main[0], measured_rounds(prepared.scenario.federation.rounds)),
         findings=tuple(each.finding for each in scored),
-        claims=tuple(judge.claim(statement, scored) for statement in prepared.scenario.claims),
+        claims=tuple(judge.claims(prepared.scenario.claims, scored, bounds=against, accounted=accounted)),
+        setups=tuple(setups),
+        alarms=tuple(epsilon.alarms(scores, seed)),
         machine=results.Machine(
             started=started.isoformat(timespec="seconds"),
             wall_seconds=round((datetime.now(UTC) - started).total_seconds(), 3),
@@ -238,6 +257,7 @@ def _write_world(path: Path, world: WorldResult) -> None:
         "model": world.model,
         "sights": world.sights,
         "carried": world.carried,
+        "aborted": world.aborted,
     }
     arrays: dict[str, Any] = {f"signal/{name}": signal for name, signal in world.signals.items()}
     with path.open("wb") as file:
@@ -279,7 +299,7 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
     first = prepared.trials[0]
     owner = prepared.pool.owner[prepared.pool.candidates]
     model, shape = first.draw.worlds[0].model, prepared.pool.x.shape[1:]
-    sights: dict[str, results.Sight] = {}  # what each vantage saw in the first world of its game
+    sights: dict[tuple[str | None, str], results.Sight] = {}  # of each setup: in the first world of its game
     for trial, worlds in zip(prepared.trials, main, strict=True):
         for each in trial.audits:
             name = str(each.vantage)
@@ -288,8 +308,9 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
                 messages=dict(worlds[0].sights[name]),
                 parameters=worlds[0].carried[name],
                 released=in_words(prepared.scenario.release),
+                setup=trial.setup,
             )
-            sights.setdefault(each.audit.vantage, sight)
+            sights.setdefault((trial.setup, each.audit.vantage), sight)
     return results.Federation(
         clients=tuple(results.Client(k, int((owner == k).sum())) for k in range(prepared.pool.clients)),
         worlds=prepared.scenario.worlds,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -12,6 +13,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Confidence = Annotated[float, Field(gt=0.5, le=0.9999)]
 Options = dict[str, bool | int | float | str]
 
 
@@ -139,6 +141,116 @@ class Plugin(Section):
     """Its settings, by keyword."""
 
 
+class Quantisation(Section):
+    clip_range: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Largest size of a coordinate of an update; what lies beyond is cut off."""
+    bits: Annotated[int, Field(ge=2, le=30)] = 18
+    """Bits a coordinate of one client takes."""
+    rounding: Literal["stochastic", "nearest"] = "stochastic"
+    """stochastic: right on average."""
+
+
+class SecureAggregation(Section):
+    protocol: Literal["masked", "ideal"] = "masked"
+    """masked: SecAgg+ with real keys, shares and masks; ideal: a trusted party adds the same integers up, for speed."""
+    neighbours: Positive | None = None
+    """Clients with whom each one shares masks and keys (default: all the others of the round)."""
+    threshold: Annotated[float, Field(gt=0.5, le=1)] = 2 / 3
+    """Share of a client's neighbours whose shares give its secrets away, and that must survive."""
+    weights: Literal["examples", "uniform"] = "examples"
+    """Whether a client counts by its number of examples; with privacy on clients it must be uniform."""
+    metadata: Literal["clear", "hidden"] = "hidden"
+    """Whether number of examples and training loss of each client travel in clear, as with Flower's SecAgg+."""
+    consistency: bool = False
+    """Clients refuse to take part where they were not all sent the same model."""
+    quantisation: Quantisation = Quantisation()
+    """How an update becomes integers."""
+    specimen: Literal["reused_seed"] | None = None
+    """A deliberate mistake to be found: reused_seed masks every round with the same stream."""
+
+
+class DropOut(Section):
+    """Chance that a client falls silent in a round before it sends this (each round and client by itself)."""
+
+    keys: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Its public keys (secure aggregation, masked)."""
+    shares: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The shares of its secrets (secure aggregation, masked)."""
+    update: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Its update."""
+    unmask: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The shares of others that unmask the sum (secure aggregation, masked)."""
+
+
+NoiseMultiplier = Annotated[float, Field(ge=0, le=1e6)]
+Delta = Annotated[float, Field(gt=0, lt=1)]
+Norm = Annotated[float, Field(gt=0, le=1e9)]
+
+
+class Mechanism(Section):
+    """What all mechanisms of differential privacy have in common."""
+
+    clipping_norm: Norm = 1.0
+    """Largest L2 norm of what one unit (a client's update, a record's gradient) adds; adaptive: in the first round."""
+    noise_multiplier: NoiseMultiplier | None = None
+    """Standard deviation of the noise as a multiple of the clipping norm."""
+    epsilon: Annotated[float, Field(gt=0, le=1e4)] | None = None
+    """In place of it: the epsilon of the whole training, from which it is computed."""
+    delta: Delta = 1e-5
+    """Delta of the guarantee."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.noise_multiplier is None) == (self.epsilon is None):
+            raise ValueError("give `noise_multiplier` or `epsilon`, and only one of them")
+        return self
+
+
+class CentralPrivacy(Mechanism):
+    """The server clips each client's update and adds Gaussian noise to their sum (McMahan et al. 2018)."""
+
+    name: Literal["central"]
+    specimen: Literal["flower_dp_weighted", "noise_tenth", "no_clipping", "tiny_sensitivity"] | None = None
+    """A deliberate mistake to be found: Flower's own wrapper around an average weighted by examples, a tenth of the
+    noise, no clipping, or noise for a sensitivity 10,000 times below the clipping norm.
+    """
+
+
+class AdaptivePrivacy(Mechanism):
+    """Central, with a clipping norm that follows a quantile of the norms (Andrew et al. 2021)."""
+
+    name: Literal["adaptive"]
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the updates that the norm is to leave whole."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """Step of the norm's logarithm."""
+
+
+class LocalPrivacy(Mechanism):
+    """Each client clips its update and adds Gaussian noise of its own before it sends it."""
+
+    name: Literal["local"]
+
+
+class DistributedPrivacy(Mechanism):
+    """Each client adds integer noise inside secure aggregation; only the sum carries enough (Kairouz et al. 2021)."""
+
+    name: Literal["distributed"]
+    noise: Literal["discrete_gaussian", "skellam"] = "skellam"
+    """The law of the integers."""
+
+
+class RecordPrivacy(Mechanism):
+    """DP-SGD inside each client: Poisson batches, each record's gradient clipped (Abadi et al. 2016)."""
+
+    name: Literal["record"]
+
+
+Privacy = Annotated[
+    CentralPrivacy | AdaptivePrivacy | LocalPrivacy | DistributedPrivacy | RecordPrivacy, Field(discriminator="name")
+]
+
+
 class Federation(Section):
     rounds: Positive = 10
     """Federated rounds."""
@@ -154,6 +266,25 @@ class Federation(Section):
     """Local training."""
     evaluate_clients: bool = False
     """Also send each round's new model to all clients for evaluation (they reply with loss and accuracy in clear)."""
+    secure_aggregation: SecureAggregation | None = None
+    """Let the server learn the sum of the updates only."""
+    privacy: Privacy | None = None
+    """Differential privacy: {name: central | adaptive | local | distributed | record, ...}."""
+    drop_out: DropOut = DropOut()
+    """How often clients fall silent."""
+
+
+class Setup(Section):
+    """The same federation with other defences: all of these take the place of those in `federation`."""
+
+    name: Name
+    """What audits and the report call it."""
+    secure_aggregation: SecureAggregation | None = None
+    """Let the server learn the sum of the updates only."""
+    privacy: Privacy | None = None
+    """Differential privacy."""
+    drop_out: DropOut = DropOut()
+    """How often clients fall silent."""
 
 
 class Release(Section):
@@ -205,6 +336,18 @@ class LabelGame(Section):
     """The client asked about: in each world a random half of the classes is in its data."""
 
 
+class CanaryGame(Section):
+    """Which canaries took part? Each joins by a coin flip; they are what a mechanism protects worst."""
+
+    name: Literal["canaries"]
+    unit: Literal["client", "record"] = "client"
+    """client: clients that send a fixed update; record: records with a fixed gradient (needs record-level privacy)."""
+    count: Annotated[int, Field(ge=4, le=100_000)] = 100
+    """Canaries, half of which take part on average."""
+    direction: Literal["dirac", "random"] = "dirac"
+    """dirac: one coordinate each; random: uniform on the sphere (what the one-shot estimate asks for)."""
+
+
 def _game_name(value: object) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
     return str(name)
@@ -213,7 +356,8 @@ def _game_name(value: object) -> str:
 Game = Annotated[
     Annotated[Literal["record"], Tag("record")]
     | Annotated[PropertyGame, Tag("property")]
-    | Annotated[LabelGame, Tag("labels")],
+    | Annotated[LabelGame, Tag("labels")]
+    | Annotated[CanaryGame, Tag("canaries")],
     Discriminator(_game_name),
 ]
 
@@ -222,14 +366,22 @@ class Audit(Section):
     name: Name
     """What the report calls it."""
     game: Game = "record"
-    """What is secret and asked: record, {name: property, ...} or {name: labels, ...}."""
+    """What is secret and asked: record, {name: property, ...}, {name: labels, ...} or {name: canaries, ...}."""
     vantage: str = "public"
     """Who attacks: public, server, client:K, or several joined by + (collusion)."""
     attacks: Annotated[tuple[str, ...], Field(min_length=1)]
     """Attacks to run; see `fedsim list attacks`."""
+    setup: Name | None = None
+    """The setup attacked (default: the federation as it stands)."""
+    bounds: tuple[str, ...] = ()
+    """Lower bounds on epsilon to draw from the scores; see `fedsim list bounds`."""
+    delta: Delta = 1e-5
+    """bounds: the delta at which epsilon is bounded."""
 
 
-class ClaimStatement(Section):
+class MetricClaim(Section):
+    """No attack of an audit does better than a bound."""
+
     audit: Name
     """The audit it is about."""
     attack: str = "any"
@@ -238,8 +390,57 @@ class ClaimStatement(Section):
     """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5."""
     at_most: Rate
     """The bound claimed."""
-    confidence: Annotated[float, Field(gt=0.5, le=0.9999)] = 0.95
+    confidence: Confidence = 0.95
     """Confidence of the verdict."""
+
+
+class DifferenceClaim(Section):
+    """An attack does worse in one audit than in another, by so much at least."""
+
+    audit: Name
+    """The audit that is said to leak less."""
+    attack: str
+    """An attack of both audits."""
+    metric: str = "auc"
+    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5."""
+    lower_than: Name
+    """The audit that is said to leak more."""
+    by: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """By how much, at least."""
+    confidence: Confidence = 0.95
+    """Confidence of the verdict."""
+
+
+class EpsilonClaim(Section):
+    """The federation is (epsilon, delta)-differentially private to somebody."""
+
+    epsilon: Annotated[float, Field(gt=0, le=1e4)]
+    """The epsilon claimed, of the whole training."""
+    delta: Delta = 1e-5
+    """The delta claimed."""
+    unit: Literal["client", "record"] = "client"
+    """What is protected: all of a client's data, or one record."""
+    observer: Literal["server", "participant", "public"] = "public"
+    """To whom."""
+    setup: Name | None = None
+    """The setup it is about (default: the federation as it stands)."""
+    confidence: Confidence = 0.95
+    """Confidence of the verdict."""
+
+
+def _claim_kind(value: object) -> str:
+    if isinstance(value, BaseModel):
+        value = type(value).model_fields
+    keys: Collection[object] = value if isinstance(value, Collection) else ()
+    return "epsilon" if "epsilon" in keys else "difference" if "lower_than" in keys else "metric"
+
+
+Claim = Annotated[
+    Annotated[MetricClaim, Tag("metric")]
+    | Annotated[DifferenceClaim, Tag("difference")]
+    | Annotated[EpsilonClaim, Tag("epsilon")],
+    Discriminator(_claim_kind),
+]
 
 
 class Controls(Section):
@@ -270,10 +471,12 @@ class Scenario(Section):
     """Independent federations, each with its own secrets."""
     audits: Annotated[tuple[Audit, ...], Field(min_length=1)]
     """Who attacks, from where, with what."""
-    claims: tuple[ClaimStatement, ...] = ()
+    claims: tuple[Claim, ...] = ()
     """Bounds to be put to the test."""
     controls: Controls = Controls()
     """Floor and ceiling that every audit carries."""
+    setups: tuple[Setup, ...] = ()
+    """Other defences to compare with, on the same worlds; audits name the one they attack."""
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     """Where local training runs."""
     dtype: Literal["float32", "float64"] = "float32"

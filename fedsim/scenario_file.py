@@ -20,7 +20,8 @@ import pydantic
 import yaml
 
 from fedsim.errors import ScenarioError
-from fedsim.scenario import Audit, ClaimStatement, LabelGame, Option, Plugin, Scenario
+from fedsim.lint import lint
+from fedsim.scenario import Audit, Claim, DifferenceClaim, EpsilonClaim, LabelGame, Option, Plugin, Scenario
 
 FEWEST_PLANTED = 4  # each needs others as references, with the record asked about in some and out of some
 LARGEST_FILE_BYTES = 1_000_000
@@ -37,6 +38,7 @@ class Known:
     strategies: Mapping[str, Mapping[str, object]]  # name -> options
     mods: Mapping[str, Mapping[str, object]]  # name -> options
     sources: Collection[str]
+    bounds: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,14 @@ def located(error: ScenarioError, loaded: Loaded) -> ScenarioError:
     key = str(error).partition(":")[0]
     path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     return ScenarioError(f"{loaded.places[_known_part(path, loaded.places)]}: {error}") if _schemas(path) else error
+
+
+def warnings(loaded: Loaded) -> list[str]:
+    """Return what weakens the privacy that a scenario describes: `path:line: key: what is wrong; the remedy` each."""
+    found = [remark for remark in lint(loaded.scenario) if remark.level == "warning"]
+    order = list(loaded.places)
+    found.sort(key=lambda remark: order.index(_known_part(remark.place, loaded.places)))
+    return [f"{loaded.places[_known_part(each.place, loaded.places)]}: {_dotted(each.place)}: {each}" for each in found]
 
 
 def dump(scenario: Scenario) -> str:
@@ -351,6 +361,8 @@ def _structural(error: pydantic.ValidationError, data: Mapping[str, Any]) -> lis
 
 def _place(location: KeyPath, data: Any, missing: bool) -> KeyPath:
     """Return the key path in the file for pydantic's location, which also names the members of unions."""
+    if location[:1] == ("claims",):  # the kind of a claim may have the name of one of its keys
+        location = location[:2] + location[3:]
     path: list[str | int] = []
     here = data
     for part in location:
@@ -418,7 +430,7 @@ def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _schemas(path: KeyPath, data: Any = None) -> list[Mapping[str, Any]]:
-    """Return the schemas for the value at `path`; `data` picks among alternatives that its `name` tells apart."""
+    """Return the schemas for the value at `path`; `data` picks among alternatives: by its `name`, or by its keys."""
     found: list[Mapping[str, Any]] = [_root()]
     for part in path:
         below: list[Mapping[str, Any]] = []
@@ -431,8 +443,21 @@ def _schemas(path: KeyPath, data: Any = None) -> list[Mapping[str, Any]]:
             below += _alternatives(child) if child else []
         data = data[part] if _has(data, part) else None
         name = data.get("name") if isinstance(data, dict) else None
-        found = [schema for schema in below if name is not None and _tag(schema) == name] or below
+        found = [schema for schema in below if name is not None and _tag(schema) == name] or _likeliest(below, data)
     return found
+
+
+def _likeliest(schemas: list[Mapping[str, Any]], data: Any) -> list[Mapping[str, Any]]:
+    """Return the schemas that fit the keys of a mapping best: nothing missing, then most keys known."""
+    if not isinstance(data, dict):
+        return schemas
+
+    def fit(schema: Mapping[str, Any]) -> tuple[bool, int]:
+        known = len(data.keys() & schema.get("properties", {}).keys())
+        return known > 0 and data.keys() >= set(schema.get("required", ())), known
+
+    best = max(map(fit, schemas), default=None)
+    return [schema for schema in schemas if fit(schema) == best]
 
 
 def _keys(schemas: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -510,19 +535,34 @@ def _semantic(scenario: Scenario, known: Known) -> Iterator[_Problem]:
     for index, audit in enumerate(scenario.audits):
         if audit.name in names[:index]:
             yield _Problem(("audits", index, "name"), f"{_shown(audit.name)} stands twice; audit names must differ")
-        yield from _audit(("audits", index), audit, data.clients, known.attacks)
+        yield from _audit(("audits", index), audit, data.clients, known)
+        yield from _setup(("audits", index), audit.setup, scenario)
+    setups = [setup.name for setup in scenario.setups]
+    for index, name in enumerate(setups):
+        if name in setups[:index]:
+            yield _Problem(("setups", index, "name"), f"{_shown(name)} stands twice; setup names must differ")
     for index, claim in enumerate(scenario.claims):
-        yield from _claim(("claims", index), claim, {audit.name: audit.attacks for audit in scenario.audits})
+        yield from _claim(("claims", index), claim, scenario)
         if claim in scenario.claims[:index]:
             yield _Problem(("claims", index), "the same claim stands twice; keep one of the two")
     planted = scenario.controls.planted_worlds
     if 0 < planted < FEWEST_PLANTED:
         message = f"got {planted}; allowed: 0 (no planted control), or at least {FEWEST_PLANTED}"
         yield _Problem(("controls", "planted_worlds"), message)
+    for remark in lint(scenario):
+        if remark.level == "error":
+            yield _Problem(remark.place, str(remark))
 
 
-def _audit(place: KeyPath, audit: Audit, clients: int, attacks: Mapping[str, str]) -> Iterator[_Problem]:
-    """Yield what is wrong with the vantage, the game and the attacks of an audit."""
+def _setup(place: KeyPath, name: str | None, scenario: Scenario) -> Iterator[_Problem]:
+    """Yield what is wrong with the setup that an audit or a claim names."""
+    setups = [setup.name for setup in scenario.setups]
+    if name is not None and name not in setups:
+        yield _Problem((*place, "setup"), _unknown("setup", name, setups))
+
+
+def _audit(place: KeyPath, audit: Audit, clients: int, known: Known) -> Iterator[_Problem]:
+    """Yield what is wrong with the vantage, the game, the attacks and the bounds of an audit."""
     # Imported here because they bring torch, which `list` and `schema` do without.
     from fedsim.transcript import PUBLIC, SERVER
     from fedsim.views import Vantage, parse_vantage
@@ -540,6 +580,7 @@ def _audit(place: KeyPath, audit: Audit, clients: int, attacks: Mapping[str, str
         if asked in vantage.clients:
             message = f"client {asked} knows its own labels; ask about a client outside the vantage (`game.client`)"
             yield _Problem((*place, "vantage"), message)
+    attacks = known.attacks
     fitting = [name for name, its_game in attacks.items() if its_game == game]
     for number, attack in enumerate(audit.attacks):
         here = (*place, "attacks", number)
@@ -550,18 +591,35 @@ def _audit(place: KeyPath, audit: Audit, clients: int, attacks: Mapping[str, str
             yield _Problem(here, f"{attack} plays the game {theirs}, not this audit's {game}; allowed: {allowed}")
         elif attack in audit.attacks[:number]:
             yield _Problem(here, f"{attack} stands twice; keep one of the two")
+    for number, bound in enumerate(audit.bounds):
+        here = (*place, "bounds", number)
+        if bound not in known.bounds:
+            yield _Problem(here, _unknown("bound", bound, known.bounds))
+        elif bound in audit.bounds[:number]:
+            yield _Problem(here, f"{bound} stands twice; keep one of the two")
 
 
-def _claim(place: KeyPath, claim: ClaimStatement, audits: Mapping[str, tuple[str, ...]]) -> Iterator[_Problem]:
-    """Yield what is wrong with a claim; `audits` maps each audit to its attacks."""
+def _claim(place: KeyPath, claim: Claim, scenario: Scenario) -> Iterator[_Problem]:
+    """Yield what is wrong with the names in a claim."""
     # Imported here because it brings scikit-learn, which `list` and `schema` do without.
     from fedsim.metrics import parse_metric
 
-    if claim.audit not in audits:
-        yield _Problem((*place, "audit"), _unknown("audit", claim.audit, audits))
-    elif claim.attack not in ("any", *audits[claim.audit]):
-        allowed = ("any", *audits[claim.audit])
-        yield _Problem((*place, "attack"), _unknown(f"attack of audit {claim.audit}", claim.attack, allowed))
+    if isinstance(claim, EpsilonClaim):
+        yield from _setup(place, claim.setup, scenario)
+        return
+    audits = {audit.name: audit.attacks for audit in scenario.audits}
+    named: dict[str, str] = {"audit": claim.audit}
+    every: tuple[str, ...] = ("any",)
+    if isinstance(claim, DifferenceClaim):
+        named, every = named | {"lower_than": claim.lower_than}, ()
+        if claim.lower_than == claim.audit:
+            yield _Problem((*place, "lower_than"), f"got {claim.audit} twice; name the audit said to leak more")
+    for key, name in named.items():
+        allowed = (*every, *audits.get(name, ()))
+        if name not in audits:
+            yield _Problem((*place, key), _unknown("audit", name, audits))
+        elif claim.attack not in allowed:
+            yield _Problem((*place, "attack"), _unknown(f"attack of audit {name}", claim.attack, allowed))
     try:
         if parse_metric(claim.metric).kind == "mae":
             message = "got mae, and a smaller error is a larger leak, so nothing is claimed by bounding it from above"

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsim.dp_sgd import train_alone
 from fedsim.models import ACTIVATIONS, Dense, Model
 from fedsim.scenario import Local
-from fedsim.training import OPTIMIZERS, Task, Trained, adjust, train
+from fedsim.training import OPTIMIZERS, Task, Trained, adjust
 
 STACKED_NUMBERS = 2**21
 """Models are trained together while what they work on stays below so many numbers: about what a processor's own cache
@@ -99,7 +100,7 @@ def stackable(model: Model, local: Local) -> bool:
 
 def recipe(task: Task) -> Recipe | None:
     """Return what decides with which others a task can be trained; None where it must be trained alone."""
-    if task.x.device.type != "cpu" or not stackable(task.model, task.local):
+    if task.x.device.type != "cpu" or task.private is not None or not stackable(task.model, task.local):
         return None
     dense = task.model.dense
     assert dense is not None
@@ -123,14 +124,14 @@ def train_many(tasks: Sequence[Task]) -> list[Trained]:
     for number, task in enumerate(tasks):  # settings by identity: to hash them takes as long as a small step
         dense = task.model.dense
         size = places(len(task.rows), task.local, dense) if dense else ()
-        key = (dense, id(task.local), task.proximal_mu, size, id(task.x), id(task.y))
+        key = (dense, id(task.local), task.proximal_mu, size, id(task.x), id(task.y), task.private is None)
         alike.setdefault(key, []).append(number)
     with torch.no_grad():
         for members in alike.values():
             common = recipe(tasks[members[0]])
             if common is None:
                 with torch.enable_grad():
-                    done |= {number: train(tasks[number]) for number in members}
+                    done |= {number: train_alone(tasks[number]) for number in members}
                 continue
             for start in range(0, len(members), common.together):
                 part = members[start : start + common.together]

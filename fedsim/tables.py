@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def known() -> Known:
     """Return the names that a scenario may use, with their options."""
     from attacks import ATTACKS
+    from fedsim.audit import BOUNDS
     from fedsim.data import SOURCES
     from strategies import MODS, STRATEGIES
 
@@ -27,6 +28,7 @@ def known() -> Known:
         strategies={name: row.options for name, row in STRATEGIES.items()},
         mods={name: row.options for name, row in MODS.items()},
         sources=SOURCES,
+        bounds=BOUNDS,
     )
 
 

@@ -12,12 +12,25 @@ from fedsim.models import Model, Params
 from fedsim.scenario import Local
 
 
+class Private(NamedTuple):
+    """DP-SGD in place of plain steps: each record's gradient is clipped to `clipping_norm`, and noise of
+    `noise_multiplier` times that is added to their sum. canaries: coordinates of the parameters, names in alphabetical
+    order, in which made-up records push as far as they may.
+    """
+
+    clipping_norm: float
+    noise_multiplier: float
+    noise: np.random.Generator
+    canaries: tuple[int, ...] = ()
+
+
 class Task(NamedTuple):
     """One local training: from `params`, on the records `rows` [n] of x [N, ...], y [N] (n >= 1).
 
     order: shuffles the records each epoch. noise: draws dropout masks (None: no dropout). proximal_mu: weight of
     FedProx's pull towards the parameters received (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain
-    training. memory: what an engine may keep between two trainings on the same records.
+    training. memory: what an engine may keep between two trainings on the same records. private: how records are
+    protected, if they are (see `dp_sgd`).
     """
 
     model: Model
@@ -30,6 +43,7 @@ class Task(NamedTuple):
     noise: torch.Generator | None
     proximal_mu: float = 0.0
     memory: dict[str, Tensor] | None = None
+    private: Private | None = None
 
 
 class Trained(NamedTuple):

@@ -16,6 +16,12 @@ Fact = Scalar | tuple[Scalar, ...]
 
 SERVER = "server"
 PUBLIC = "public"
+AGGREGATOR = "aggregator"
+"""A trusted third party, which no vantage includes."""
+ABORTED = "abort"
+"""What the server notes where secure aggregation gives a round up."""
+AGGREGATE = "aggregate"
+"""What the server notes when it has learned the sum of the updates of a round, as their mean."""
 
 
 def client(index: int) -> str:
@@ -28,7 +34,8 @@ class Event:
     """One message as it crossed the Grid.
 
     kind: "train" or "evaluate" (the server's broadcast), "train-reply" or "evaluate-reply" (a client's answer),
-    "final" (the model after the last round; server to server, or server to public where the release is white-box).
+    "final" (the model after the last round; server to server, or server to public where the release is white-box), and
+    what secure aggregation adds: its own messages (train.secagg_...), `AGGREGATE`, `ABORTED`.
     arrays: model parameters by name, read-only. facts: everything that travelled in clear beside them (number of
     examples, losses, ...).
     """

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedsim.canaries import Canaries
 from fedsim.transcript import PUBLIC, SERVER, Event, client
 
 Floats = NDArray[np.float64]
@@ -169,7 +170,16 @@ class LabelAsk:
     count: int  # classes
 
 
-Ask = RecordAsk | PropertyAsk | LabelAsk
+@dataclass(frozen=True)
+class CanaryAsk:
+    """Which of `count` canaries, from number `first` on, took part?"""
+
+    canaries: Canaries
+    first: int
+    count: int
+
+
+Ask = RecordAsk | PropertyAsk | LabelAsk | CanaryAsk
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:

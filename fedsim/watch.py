@@ -12,7 +12,7 @@ from fedsim.errors import NotVisible, RunError
 from fedsim.game import World
 from fedsim.job import Job, WorldResult
 from fedsim.release import released
-from fedsim.transcript import PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, digest, frozen
+from fedsim.transcript import ABORTED, PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, digest, frozen
 from fedsim.views import Floats, Public, sees
 
 
@@ -49,6 +49,7 @@ class Watch:
         self._copied: tuple[Arrays, Arrays] = ({}, {})
         self._sights: dict[str, Counter[str]] = {str(vantage): Counter() for vantage in job.vantages}
         self._carried = dict.fromkeys(self._sights, False)
+        self._aborted = 0
 
     def _sum(self, arrays: Arrays) -> bytes:
         """Return the checksums of arrays; those of a broadcast, which many events share, are taken once."""
@@ -67,6 +68,7 @@ class Watch:
     def see(self, event: Event) -> None:
         """Take in one event."""
         self._transcript.update(checksums(event, self._sum))
+        self._aborted += event.kind == ABORTED
         copied: Event | None = None
         for vantage in self._job.vantages:
             if sees(vantage, event):
@@ -110,4 +112,5 @@ class Watch:
             model=digest([final]),
             sights={name: dict(counts) for name, counts in self._sights.items()},
             carried=self._carried,
+            aborted=self._aborted,
         )

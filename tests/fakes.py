@@ -15,6 +15,7 @@ from fedsim.results import (
     Client,
     Control,
     Data,
+    EpsilonRow,
     Evidence,
     Exposed,
     Federation,
@@ -26,6 +27,7 @@ from fedsim.results import (
     Results,
     Round,
     Scenario,
+    SetupFound,
     Sight,
     Utility,
     evidence_name,
@@ -57,6 +59,7 @@ ATTACKS = {  # name -> (how well members stand out, title, summary)
         "Label histogram",
         "Reads how often each class was trained from the last bias of an update.",
     ),
+    "canary_product": (1.5, "Canary, whole movement", "Measures how far the model moved in the direction of a canary."),
 }
 
 
@@ -172,8 +175,14 @@ def given_scenario(game: GameName, worlds: int, items: int, **changes: object) -
         "record": "record",
         "property": {"name": "property", "column": "sex", "value": "Female"},
         "labels": {"name": "labels", "client": 0},
+        "canaries": {"name": "canaries", "unit": "client", "count": 40},
     }
-    attacks = {"record": ("gap", "loss", "lira", "rmia"), "property": ("property_loss",), "labels": ("label_unmixing",)}
+    attacks = {
+        "record": ("gap", "loss", "lira", "rmia"),
+        "property": ("property_loss",),
+        "labels": ("label_unmixing",),
+        "canaries": ("canary_product",),
+    }
     first = {"name": "outsider", "game": games[game], "vantage": "public", "attacks": attacks[game]}
     second = {"name": "participant", "vantage": "client:0", "attacks": ("loss_trajectory", "lira", "update_cosine")}
     plain: dict[str, object] = {
@@ -194,7 +203,7 @@ def run(
 ) -> Results:
     """The record of a made-up run, written with its evidence into `folder`."""
     scenario = given_scenario(game, worlds, items, **changes)
-    asked = {"record": items, "property": 1, "labels": 10}[game]
+    asked = {"record": items, "property": 1, "labels": 10, "canaries": 40}[game]
     audit = scenario.audits[0]
     findings = [finding(audit.name, "public", name, game, folder, worlds, asked, seed) for name in audit.attacks]
     if game == "record":
@@ -204,6 +213,7 @@ def run(
     metric = "tpr@fpr=0.01" if game == "record" else "auc"
     claims = [_claim(each, metric, bound) for each, bound in zip(findings[:3], (0.5, 0.05, 0.02), strict=False)]
     flat = Quantity(0.921, 0.914, 0.928, 0.95, "Student t over worlds", None, None, None, None)
+    utility = Utility(replace(flat, estimate=1.0, low=0.999, high=1.0), flat, flat, flat, _rounds(30))
     record = Results(
         schema=SCHEMA,
         status="complete",
@@ -229,13 +239,25 @@ def run(
                 Sight("client:0", {"train": 30, "train-reply": 30}, True, "answers to queries: class probabilities"),
             )[: len(scenario.audits)],
         ),
-        utility=Utility(replace(flat, estimate=1.0, low=0.999, high=1.0), flat, flat, flat, _rounds(30)),
+        utility=utility,
         findings=tuple(findings),
         claims=tuple(claims),
+        setups=(SetupFound(None, None, None, None, nothing_promised(), utility, 30, 0),),
+        alarms=(),
         machine=Machine("2025-01-01T00:00:00Z", 41.5, "Linux-6.1-x86_64", "3.11.7", 2),
     )
     write(record, folder)
     return record
+
+
+def nothing_promised() -> tuple[EpsilonRow, ...]:
+    """The epsilons of a federation without privacy."""
+    reason = "Nothing is hidden by noise."
+    return tuple(
+        EpsilonRow(unit, observer, None, 1e-5, "none", "any", reason)
+        for unit in ("client", "record")
+        for observer in ("server", "participant", "public")
+    )
 
 
 def _claim(found: Finding, metric: str, bound: float) -> Claim:

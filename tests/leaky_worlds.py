@@ -8,11 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from fedsim.attack import Attack, Bools, fold, score
+from fedsim.canaries import Canaries, direction
 from fedsim.randomness import generator
 from fedsim.transcript import SERVER, Event, client, frozen
+from fedsim.vectors import shaped
 from fedsim.views import (
     Answer,
     Ask,
+    CanaryAsk,
     Floats,
     LabelAsk,
     Oracle,
@@ -144,6 +147,27 @@ def label_study(seed: int, worlds: int = 12, classes: int = 8) -> Study:
         results.append(run(setup, [own, *(draw(rng.integers(classes, size=40)) for _ in range(CLIENTS - 1))], 10, held))
     x, y = draw(np.repeat(np.arange(classes), 20))
     return Study(setup, LabelAsk(0, Records(x, y, np.full(len(y), -1)), classes), tuple(results))
+
+
+def canary_study(seed: int, worlds: int = 12, count: int = 8) -> Study:
+    """Return worlds in which canaries that take part push the model in a coordinate of their own, under noise."""
+    rng = generator(seed, "canaries")
+    setup, canaries = public(4), Canaries("client", "dirac", count, seed)
+    shape = {"layer0.weight": (4, 10), "layer0.bias": (4,)}
+    like = {name: np.zeros(size) for name, size in shape.items()}
+    results = []
+    for _ in range(worlds):
+        members = rng.random(count) < 0.5
+        vector, events = np.zeros(44), []
+        for number in range(1, setup.rounds + 1):
+            sent = frozen(shaped(vector, like))
+            events += [Event(number, "train", SERVER, client(index), sent, {}) for index in range(CLIENTS)]
+            vector = vector + rng.normal(0.0, 0.3, 44)
+            vector += sum(direction(canaries, int(which), 44) for which in np.flatnonzero(members))
+        model = frozen(shaped(vector, like))
+        events.append(Event(setup.rounds, "final", SERVER, SERVER, model, {}))
+        results.append(World(tuple(events), white_box(setup, model), members))
+    return Study(setup, CanaryAsk(canaries, 0, count), tuple(results))
 
 
 def view(world: World, vantage: str) -> tuple[Event, ...]:

@@ -18,56 +18,78 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.threads": "",
     "fedsim.processes": "errors",
     "fedsim.transcript": "",
+    "fedsim.vectors": "",
+    "fedsim.canaries": "randomness vectors",
     "fedsim.scenario": "",
     "fedsim.metrics": "",
     "fedsim.gradients": "",
     "fedsim.intervals": "metrics",
-    "fedsim.claims": "intervals",
+    "fedsim.mechanisms": "",
+    "fedsim.accounting": "mechanisms scenario",
+    "fedsim.audit": "intervals metrics",
+    "fedsim.claims": "accounting audit intervals scenario",
+    "fedsim.lint": "scenario",
     "fedsim.controls": "intervals metrics randomness",
-    "fedsim.views": "transcript",
+    "fedsim.views": "canaries transcript",
     "fedsim.tape": "errors transcript",
     "fedsim.attack": "randomness transcript views",
-    "fedsim.scenario_file": "errors metrics scenario transcript views",
+    "fedsim.scenario_file": "errors lint metrics scenario transcript views",
     # The federation.
     "fedsim.data": "errors randomness scenario",
     "fedsim.models": "errors scenario",
     "fedsim.training": "models scenario",
+    "fedsim.dp_sgd": "gradients training",
     "fedsim.release": "scenario transcript views",
-    "fedsim.game": "data errors randomness scenario views",
+    "fedsim.game": "canaries data errors randomness scenario views",
     "fedsim.grid": "errors transcript",
-    "fedsim.apps": "data game grid models randomness scenario training transcript",
+    "fedsim.secagg": "grid randomness scenario transcript vectors",
+    "fedsim.defences": "game grid mechanisms randomness scenario secagg transcript vectors",
+    "fedsim.apps": "canaries data defences dp_sgd game grid models randomness scenario secagg training transcript "
+    "vectors",
     # The engine: what it is given, how it measures, how many are trained at once, how worlds run.
     "fedsim.job": "apps attack game scenario views",
     "fedsim.watch": "apps errors game job release transcript views",
-    "fedsim.stacked": "models scenario training",
+    "fedsim.stacked": "dp_sgd models scenario training",
     "fedsim.direct": "apps game grid models training transcript",
-    "fedsim.lockstep": "apps direct errors game grid job models randomness stacked training transcript watch",
+    "fedsim.lockstep": "apps defences direct dp_sgd errors grid job models randomness scenario stacked training "
+    "transcript watch",
     "fedsim.engine": "apps errors grid job lockstep models processes stacked tape threads transcript watch",
     # A run, and what it found.
-    "fedsim.prepare": "apps attack data errors game job randomness scenario scenario_file views",
-    "fedsim.plan": "apps attack engine errors game job lockstep prepare processes randomness scenario_file threads "
+    "fedsim.prepare": "accounting apps attack data defences errors game job models randomness scenario scenario_file "
     "views",
+    "fedsim.plan": "accounting apps attack engine errors game job lockstep prepare processes randomness "
+    "scenario_file threads views",
     "fedsim.results": "errors intervals metrics scenario",
-    "fedsim.judge": "attack claims controls errors game intervals job metrics prepare results scenario transcript "
-    "views",
-    "fedsim.run": "fedsim apps data engine errors job judge models prepare processes release report results scenario "
-    "scenario_file tape threads",
+    "fedsim.epsilon": "accounting audit claims intervals prepare randomness results scenario transcript views",
+    "fedsim.judge": "accounting apps attack audit claims controls epsilon errors game intervals job metrics prepare "
+    "results scenario transcript views",
+    "fedsim.run": "fedsim accounting apps audit data engine epsilon errors job judge models prepare processes "
+    "release report results scenario scenario_file tape threads",
     # The page, from a record alone.
     "fedsim.figures": "errors metrics results",
     "fedsim.report": "errors figures metrics results",
     # Plugins: nothing of fedsim but their doors.
-    "attacks": "attack errors gradients metrics randomness transcript views",
+    "attacks": "attack canaries errors gradients metrics randomness transcript vectors views",
     "strategies": "errors scenario",
     # Composition roots: the only rooms that know attacks and strategies by name.
-    "fedsim.tables": "attacks strategies data errors job scenario_file",
-    "fedsim.cli": "fedsim attacks strategies data errors models plan processes report results run scenario "
+    "fedsim.tables": "attacks strategies audit data errors job scenario_file",
+    "fedsim.cli": "fedsim attacks strategies audit data errors models plan processes report results run scenario "
     "scenario_file tables",
     "fedsim.flower_app": "attacks strategies apps errors game grid prepare scenario_file tables threads transcript",
     "fedsim.preload": "attacks strategies cli engine processes",
     "fedsim.__main__": "cli",
 }
 MAY_IMPORT_FLOWER = {
-    *("fedsim.grid", "fedsim.apps", "fedsim.job", "fedsim.lockstep", "fedsim.engine", "fedsim.flower_app"),
+    *(
+        "fedsim.grid",
+        "fedsim.secagg",
+        "fedsim.defences",
+        "fedsim.apps",
+        "fedsim.job",
+        "fedsim.lockstep",
+        "fedsim.engine",
+        "fedsim.flower_app",
+    ),
     "strategies",
 }
 UNPICKLERS = ("pickle", "joblib", "cloudpickle", "marshal", "shelve", "dill")

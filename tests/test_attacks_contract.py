@@ -17,6 +17,7 @@ from fedsim.views import Floats, RecordAsk, Records
 from tests.leaky_worlds import (
     Study,
     World,
+    canary_study,
     hide,
     label_study,
     property_study,
@@ -42,7 +43,13 @@ FLOORS = {
 }
 FLOOR = 0.85
 
-NEEDS_MODELS_OF_ROUNDS = {"loss_trajectory", "loss_trajectory_calibrated"}
+NEEDS_MODELS_OF_ROUNDS = {
+    "loss_trajectory",
+    "loss_trajectory_calibrated",
+    "movement_cosine",
+    "canary_product",
+    "canary_steepest",
+}
 NEEDS_UPDATES = {"update_cosine", "label_unmixing"}
 NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 
@@ -51,7 +58,7 @@ NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
         return record_study(seed)
-    return property_study(seed) if game == "property" else label_study(seed)
+    return {"property": property_study, "labels": label_study, "canaries": canary_study}[game](seed)
 
 
 @cache

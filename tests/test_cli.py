@@ -287,7 +287,13 @@ def test_check_prints_the_plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     module: Any = ModuleType("fedsim.plan")
     module.default_workers = lambda: 1
     module.plan = lambda *_: SimpleNamespace(
-        worlds=40, client_rounds=9600, seconds=75.4, memory_bytes=3_000_000_000, resolution=("as fine " * 20,), notes=()
+        worlds=40,
+        client_rounds=9600,
+        seconds=75.4,
+        memory_bytes=3_000_000_000,
+        resolution=("as fine " * 20,),
+        notes=(),
+        epsilons={},
     )
     monkeypatch.setitem(sys.modules, "fedsim.plan", module)
     assert cli.main(["check", "quickstart"]) == 0

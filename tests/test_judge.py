@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from attacks import ATTACKS
-from fedsim import judge
+from fedsim import judge, results
+from fedsim.accounting import Spent
 from fedsim.attack import Attack
+from fedsim.audit import Bound
 from fedsim.controls import AUC
 from fedsim.intervals import Measured, measure
-from fedsim.judge import Questioned, Tried
+from fedsim.judge import Questioned, Scored, Tried
+from fedsim.scenario import Claim, DifferenceClaim, EpsilonClaim, MetricClaim
 from fedsim.views import RecordAsk, Records
 from tests import worlds
 
@@ -87,3 +90,183 @@ def test_a_participant_is_not_asked_about_its_own_and_cannot_look_for_them_in_it
     everybody = _findings()["outsider", "loss"]
     own = found["guest", "loss"]
     assert own.members + own.non_members < everybody.members + everybody.non_members
+
+
+# Claims. The scores are made up: members score so many standard deviations higher, which is the leak.
+
+ITEMS = 40
+
+
+def _scored(
+    audit: str, leak: float | None, *, reason: str = "no update", passed: dict[str, bool | None] | None = None
+) -> Scored:
+    """One attack of an audit; leak None: it saw nothing, for `reason`."""
+    rng = np.random.default_rng(5)
+    members = rng.random((16, ITEMS)) < 0.5
+    scores = rng.standard_normal(members.shape) + (leak or 0.0) * members
+    passes: dict[str, bool | None] = {"null": True, "planted": True, "blind": True, **(passed or {})}
+    controls = {name: SimpleNamespace(passed=value) for name, value in passes.items()}
+    exam: Any = SimpleNamespace(members=members, new_items=True)
+    finding: Any = SimpleNamespace(
+        audit=audit,
+        attack="loss",
+        controls={} if leak is None else controls,
+        reason=None if leak is not None else reason,
+    )
+    return Scored(finding, None if leak is None else Tried(exam, scores, scores, np.ones(members.shape, bool)), None)
+
+
+LESS = DifferenceClaim(audit="hidden", attack="loss", lower_than="open", by=0.2)
+
+
+def _judge(statement: Claim, *scored: Scored, **given: Any) -> results.Claim:
+    (found,) = judge.claims([statement], scored, **given)
+    return found
+
+
+def test_a_difference_is_judged_from_both_audits() -> None:
+    found = _judge(LESS, _scored("hidden", 0.0), _scored("open", 2.0))
+    assert found.status == "not refuted"
+    assert found.claim == results.DifferenceStated("hidden", "loss", "auc", "open", 0.2, 0.95)
+    assert found.sentence == "hidden: the AUC of the attack loss is lower than in open by at least 0.2."
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= found.estimate <= found.high  # type: ignore[operator]
+    assert found.confidence == pytest.approx(0.95)
+    assert _judge(LESS, _scored("hidden", 2.0), _scored("open", 2.0)).status == "refuted"
+    assert _judge(LESS, _scored("hidden", 2.0), _scored("open", 0.0)).status == "refuted"
+
+
+def test_each_half_of_a_difference_is_measured_more_surely_than_the_whole() -> None:
+    wide = _judge(LESS, _scored("hidden", 0.0), _scored("open", 2.0))
+    ends = [measure(AUC, *_arrays(_scored(name, leak)), confidence=0.975) for name, leak in (("h", 0.0), ("o", 2.0))]
+    below, above = (end for end in ends if isinstance(end, Measured))
+    assert (wide.low, wide.high) == (above.low - below.high, above.high - below.low)
+
+
+def _arrays(scored: Scored) -> tuple[Any, Any, Any]:
+    assert scored.main is not None
+    return scored.main.scores, scored.main.exam.members, scored.main.asked
+
+
+def test_an_attack_that_sees_nothing_guesses_and_is_not_measured() -> None:
+    found = _judge(LESS, _scored("hidden", None), _scored("open", 2.0))
+    above = measure(AUC, *_arrays(_scored("open", 2.0)), confidence=0.95)
+    assert isinstance(above, Measured)
+    assert (found.low, found.high) == (above.low - 0.5, above.high - 0.5)
+    assert found.status == "not refuted"
+    assert "In hidden the attack sees nothing to compute with, so it counts as guessing (0.5 exactly)" in found.reason
+    other = LESS.model_copy(update={"metric": "advantage"})
+    assert "(0 exactly)" in _judge(other, _scored("hidden", None), _scored("open", 2.0)).reason
+
+
+def test_nothing_to_see_where_the_leak_should_be_decides_nothing() -> None:
+    for hidden in (0.0, None):
+        found = _judge(LESS, _scored("hidden", hidden), _scored("open", None))
+        assert found.status == "inconclusive"
+        assert "Attack loss cannot run here: no update." in found.reason
+
+
+def test_an_attack_that_saw_something_somewhere_is_not_taken_for_guessing() -> None:
+    """As `judge` words it where too few worlds showed the attack anything."""
+    shared: Any = SimpleNamespace(
+        each=SimpleNamespace(probes={("main", "lira"): "probe"}),
+        left={w: SimpleNamespace(signals={"probe": np.zeros(3)} if w < 2 else {}, not_visible={}) for w in range(8)},
+    )
+    exam: Any = SimpleNamespace(
+        kind="main", worlds=range(8), targets=np.ones(8, bool), references=~np.eye(8, dtype=bool)
+    )
+    reason = judge._try(shared, ATTACKS["lira"], exam)
+    assert isinstance(reason, str)
+    found = _judge(LESS, _scored("hidden", None, reason=reason), _scored("open", 2.0))
+    assert found.status == "inconclusive"
+    assert "it saw something in 2 of 8 worlds" in found.reason
+
+
+@pytest.mark.parametrize("audit", ["hidden", "open"])
+@pytest.mark.parametrize(
+    ("control", "passed", "word"),
+    [
+        ("null", False, "failed in"),
+        ("null", None, "did not run in"),
+        ("planted", False, "failed in"),
+        ("planted", None, "did not run in"),
+        ("blind", False, "failed in"),
+        ("blind", None, ""),
+    ],
+)
+def test_a_difference_rests_on_the_controls_of_both_audits(
+    audit: str, control: str, passed: bool | None, word: str
+) -> None:
+    for hidden in (0.0, 2.0):
+        scored = [
+            _scored(name, leak, passed={control: passed} if name == audit else {})
+            for name, leak in (("hidden", hidden), ("open", 2.0))
+        ]
+        found = _judge(LESS, *scored)
+        if word:
+            assert found.status == "inconclusive"
+            assert f"{word} {audit}" in found.reason
+        else:
+            assert found.status == ("refuted" if hidden else "not refuted")
+
+
+def test_claims_of_a_run_share_their_confidence() -> None:
+    known = measure(AUC, *_arrays(_scored("open", 2.0)))
+    assert isinstance(known, Measured)
+    bounded = [MetricClaim(audit="open", attack="loss", at_most=bound) for bound in (0.5, known.estimate)]
+    alone, clear = _judge(bounded[1], _scored("open", 2.0)), _judge(bounded[0], _scored("open", 2.0))
+    assert (clear.status, alone.status) == ("refuted", "inconclusive")
+    first, second = judge.claims(bounded, [_scored("open", 2.0)])
+    assert first.confidence == pytest.approx(0.975)
+    assert second.confidence == pytest.approx(0.975)  # the wider of the two at which nothing was decided
+    assert second.low is not None
+    assert alone.low is not None
+    assert second.low < alone.low
+    assert first.status == "refuted"
+    assert "0.975 interval" in first.reason
+
+
+def _bound(epsilon: float, confidence: float) -> Bound:
+    return Bound("one_run", epsilon, 1e-5, confidence, "lower bound", "none", 100, 9.0, "")
+
+
+def test_an_epsilon_is_judged_by_bounds_that_hold_together() -> None:
+    asked: list[float] = []
+
+    def bounds(_: EpsilonClaim, confidence: float) -> list[Bound]:
+        asked.append(confidence)
+        return [_bound(3.0, confidence), _bound(1.0, confidence)]
+
+    claim = EpsilonClaim(epsilon=2.0, setup="noisy")
+    account = Spent("client", "public", 1.5, 1e-5, "PLD", "add or remove a client", "Composed.")
+    found = _judge(claim, bounds=bounds, accounted=lambda _: account)
+    assert found.status == "refuted"
+    assert asked[-1] == pytest.approx(0.975)
+    assert "confidence 0.975" in found.reason
+    assert (found.estimate, found.low, found.high) == (None, 3.0, 1.5)
+    said = (
+        "noisy: to the public, the whole training is (epsilon 2, delta 1e-05)-differentially private for each client."
+    )
+    assert found.sentence == said
+    infinite = Spent("client", "public", np.inf, 1e-5, "none", "", "The server sees each update in clear.")
+    silent = _judge(claim, bounds=lambda _, at: [_bound(1.0, at)], accounted=lambda _: infinite)
+    assert (silent.status, silent.low, silent.high) == ("inconclusive", 1.0, None)
+    assert _judge(claim).status == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("metric", "by", "words"),
+    [
+        (
+            "tpr@fpr=0.01",
+            0.1,
+            "the true-positive rate at a false-positive rate of 0.01 of the attack loss is lower than",
+        ),
+        ("precision@prior=0.2", 0.1, "the precision at a prior of 0.2 of the attack loss is lower than in open by at"),
+        ("balanced_accuracy", 0.0, "the balanced accuracy of the attack loss is no higher than in open."),
+    ],
+)
+def test_a_difference_in_words(metric: str, by: float, words: str) -> None:
+    statement = LESS.model_copy(update={"metric": metric, "by": by})
+    assert words in _judge(statement, _scored("hidden", 0.0), _scored("open", 2.0)).sentence

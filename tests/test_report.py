@@ -17,7 +17,7 @@ import pytest
 
 from fedsim import cli
 from fedsim.errors import RunError, ScenarioError
-from fedsim.figures import label, roc_curves
+from fedsim.figures import draw, epsilons, label, roc_curves
 from fedsim.metrics import auc
 from fedsim.report import (
     contrast,
@@ -29,11 +29,28 @@ from fedsim.report import (
     percent,
     render,
     resolution,
+    tally,
     write_all,
     write_report,
 )
-from fedsim.results import ClaimStated, Finding, Results, read, read_evidence, unknown, write, write_evidence
-from tests.fakes import run
+from fedsim.results import (
+    BoundFound,
+    Claim,
+    ClaimStated,
+    DifferenceStated,
+    EpsilonRow,
+    EpsilonStated,
+    Finding,
+    Results,
+    SetupFound,
+    Sight,
+    read,
+    read_evidence,
+    unknown,
+    write,
+    write_evidence,
+)
+from tests.fakes import nothing_promised, run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -131,6 +148,7 @@ def test_every_claim_stands_first_with_its_words_and_numbers(page: Page, record:
     for claim in record.claims:
         assert claim.sentence in verdicts
         assert f"{claim.status} {claim.sentence}" in verdicts  # the word beside the sentence, not only a colour
+        assert isinstance(claim.claim, ClaimStated)
         shown = f"Measured {number(claim.estimate)} (95 % interval {number(claim.low)} to {number(claim.high)})"
         assert f"{shown}, allowed at most {number(claim.claim.at_most)}" in verdicts
 
@@ -443,6 +461,7 @@ def test_each_model_is_listed_with_its_whole_sentence() -> None:
 def test_a_claim_names_its_audit_and_says_when_its_interval_is_simultaneous(folder: Path, record: Results) -> None:
     first = record.claims[0]
     sentence = "outsider: the AUC of any attack is at most 0.6 (0.5 is guessing)."
+    assert isinstance(first.claim, ClaimStated)
     joint = replace(first, claim=replace(first.claim, attack="any"), sentence=sentence)
     text = Page(render(replace(record, claims=(joint,)), folder)).text
     assert f"{joint.status} {sentence} Measured" in text
@@ -487,3 +506,289 @@ def test_writing_a_report_does_not_touch_the_results(folder: Path, record: Resul
 def test_matplotlib_is_imported_only_to_draw() -> None:
     code = "import sys, fedsim.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+BOTH = "Two federations are neighbours that differ in one client's updates, or zero in their place. Accounting: exact."
+SEEN = "The server sees each update before it adds noise."
+NOISE = "15 rounds of Gaussian noise; each client is in every round."
+ALARM = "tenth, canary_product: with confidence 0.9975, epsilon is at least 14.2, but 2.51 was accounted for"
+
+
+def central(delta: float = 1e-5) -> tuple[EpsilonRow, ...]:
+    """What central privacy promises: nothing to the server."""
+    neighbours = "one client's updates, or zero in their place"
+    return tuple(
+        EpsilonRow(unit, observer, None, delta, "none", "any", SEEN)
+        if observer == "server"
+        else EpsilonRow(unit, observer, 2.51 if unit == "client" else 5.73, delta, "exact", neighbours, NOISE)
+        for unit in ("client", "record")
+        for observer in ("server", "participant", "public")
+    )
+
+
+def lower(epsilon: float | None, **changes: object) -> BoundFound:
+    """A lower bound on the epsilon of a client, seen by the public."""
+    bound = BoundFound(
+        name="gdp",
+        title="Gaussian trade-off",
+        kind="lower bound",
+        unit="client",
+        observer="public",
+        epsilon=epsilon,
+        delta=1e-5,
+        confidence=0.95,
+        correction="threshold from the other half",
+        canaries=960,
+        ceiling=4.44,
+        detail="17 of 20 members above",
+        accounted=2.51,
+        reason=None,
+    )
+    return replace(bound, **changes)  # type: ignore[arg-type]
+
+
+def private(folder: Path) -> Results:
+    """A run with a sound setup, one with a mistake, and secure aggregation, written with its evidence into `folder`."""
+    privacy: dict[str, object] = {"name": "central", "clipping_norm": 1.25, "epsilon": 2.51}
+    wrong: dict[str, object] = {"name": "central", "noise_multiplier": 4.0, "specimen": "noise_tenth"}
+    secure: dict[str, object] = {"protocol": "masked", "neighbours": 6}
+    record = run(
+        folder,
+        "canaries",
+        federation={"rounds": 15, "clients_per_round": 0.5, "privacy": privacy, "drop_out": {"update": 0.125}},
+        setups=({"name": "tenth", "privacy": wrong}, {"name": "masked", "secure_aggregation": secure}),
+    )
+    sound = record.findings[0]
+    unresolved = lower(
+        None, name="one_run", title="One run", reason="needs more canaries", ceiling=None, accounted=None
+    )
+    guess = lower(1.07, name="one_shot", title="One-shot estimate", kind="estimate", ceiling=None, correction="")
+    findings = (
+        replace(sound, audit="sound", bounds=(lower(1.93), guess, unresolved)),
+        replace(sound, audit="tenth", setup="tenth", bounds=(lower(14.2, ceiling=15.5),)),
+        replace(sound, audit="masked", setup="masked"),
+    )
+    stated = [EpsilonStated(3.3, 1e-5, "client", "public", name, 0.95) for name in (None, "tenth")]
+    apart = DifferenceStated("masked", "canary_product", "auc", "sound", 0.125, 0.95)
+    utility = record.utility
+    poor = replace(utility, test_accuracy=replace(utility.test_accuracy, estimate=0.611, low=0.598, high=0.624))
+    after = {f"train.secagg_{part}{end}": 15 for part in ("keys", "shares", "unmask") for end in ("", "-reply")}
+    changed = replace(
+        record,
+        findings=findings,
+        claims=(
+            *record.claims,
+            Claim(stated[0], "To the public: 3.3.", "not refuted", None, 1.93, 2.51, "No more than the claim.", 0.975),
+            Claim(stated[1], "With a tenth: 3.3.", "refuted", None, 14.2, None, "At least 14.2.", 0.9875),
+            Claim(apart, "masked: lower by 0.125.", "inconclusive", 0.111, 0.072, 0.153, "It lies inside.", 0.9833),
+        ),
+        setups=(
+            SetupFound(None, None, privacy, 7.31, central(), utility, 15, 0),
+            SetupFound("tenth", None, wrong, 4.0, central(), poor, 15, 0),
+            SetupFound("masked", secure, None, None, nothing_promised(), utility, 15, 13),
+        ),
+        alarms=(ALARM,),
+        federation=replace(
+            record.federation,
+            sights=(
+                Sight("server", {"train": 75, "train-reply": 74}, True, "queries", None),
+                Sight(
+                    "server",
+                    after | {"train": 60, "train-reply": 59, "aggregate": 14, "abort": 1, "train-refusal": 3},
+                    True,
+                    "queries",
+                    "masked",
+                ),
+            ),
+        ),
+    )
+    write(changed, folder)
+    return changed
+
+
+@pytest.fixture(scope="module")
+def privacy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("private")
+    private(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def private_page(privacy_folder: Path) -> Page:
+    return Page(render(read(privacy_folder), privacy_folder))
+
+
+def part(page: Page, start: str, end: str) -> str:
+    """The text of the page from one heading to another."""
+    return page.text.split(start)[-1].split(end)[0]
+
+
+def test_an_alarm_is_the_first_thing_on_the_page(private_page: Page, page: Page) -> None:
+    assert 0 < private_page.text.index(ALARM) < private_page.text.index("how much does a federated model leak?")
+    assert ("role", "alert") in [pair for _, attributes in private_page.tags for pair in attributes.items()]
+    assert "ALARM" not in page.text
+
+
+def test_each_kind_of_claim_shows_the_numbers_that_decide_it(private_page: Page) -> None:
+    verdicts = private_page.text.partition("What was simulated")[0]
+    claimed = "Claimed 3.3 (delta 1e-05); accounted for to the public: "
+    bound = "; largest lower bound from attacks: "
+    assert f"not refuted To the public: 3.3. {claimed}2.51{bound}1.93 . No more than the claim." in tidy(verdicts)
+    assert f"refuted With a tenth: 3.3. {claimed}no finite epsilon{bound}14.2 . At least 14.2." in tidy(verdicts)
+    difference = "Measured difference 0.111 (98.3 % interval 0.072 to 0.153), needed at least 0.125"
+    assert f"inconclusive masked: lower by 0.125. {difference} . It lies inside." in tidy(verdicts)
+    assert "allowed at most 0.500" in verdicts  # the claim about a metric keeps its own words
+
+
+def tidy(text: str) -> str:
+    """The text without the spaces that bold print leaves around numbers."""
+    return text.replace(" ;", ";").replace(" ,", ",")
+
+
+def test_an_epsilon_claim_that_no_attack_tested_says_so(private_page: Page, privacy_folder: Path) -> None:
+    record = read(privacy_folder)
+    claim = next(each for each in record.claims if isinstance(each.claim, EpsilonStated))
+    text = Page(render(replace(record, claims=(replace(claim, low=None),)), privacy_folder)).text
+    assert "no lower bound from attacks" in text.partition("What was simulated")[0]
+    assert "no lower bound from attacks" not in private_page.text
+
+
+def test_what_was_promised_to_whom_is_told_for_each_setup(private_page: Page) -> None:
+    promised = part(private_page, "what was promised to whom", "Epsilon from the scores")
+    sound, tenth, masked = re.split(
+        r"(?<=[.\w]) (?=tenth deliberate mistake|masked Secure aggregation SecAgg)", promised
+    )
+    assert "e epsilon times as likely with it as without it" in sound
+    for text in (
+        "central: the server clips each client’s update and adds Gaussian noise to their sum; clipping norm 1.25; "
+        "noise multiplier 7.31, which follows from the epsilon of 2.51 asked for; delta 1e-05",
+        "Sampling each client with probability 0.5 in each of 15 rounds",
+        "a chance of 12.5 % before it sends its update",
+        "protecting from the server from a participant from the public",
+        "a client’s whole data delta 1e-05 infinite 1 2.51 2 2.51 2",
+        "one record delta 1e-05 infinite 1 5.73 2 5.73 2",
+        f"{SEEN} {NOISE} {BOTH}",  # each reason once
+    ):
+        assert text in sound
+    assert "deliberate mistake" not in sound
+    assert "Wrong on purpose: a tenth of the noise that is accounted for." in tenth
+    assert "noise multiplier 4; delta 1e-05; a deliberate mistake: a tenth of the noise" in tenth
+    pictures = [attributes["alt"] for tag, attributes in private_page.tags if tag == "img"]
+    assert [str(alt).partition(":")[0] for alt in pictures if str(alt).startswith("Epsilon")] == [
+        "Epsilon of the federation as it stands",
+        "Epsilon of tenth",
+    ]
+    assert "SecAgg+ with real keys, shares and masks, 6 neighbours of each client" in masked
+    assert "infinite 1 infinite 1 infinite 1" in masked
+    assert "deliberate mistake" not in masked
+
+
+def test_the_setting_names_the_defences_of_the_federation_as_it_stands(private_page: Page, page: Page) -> None:
+    setting = part(private_page, "What was simulated", "What a vantage may use")
+    assert "Secure aggregation none: the server receives each client’s update" in setting
+    assert "Differential privacy central: the server clips" in setting
+    assert "noise multiplier 7.31" in setting
+    assert "Drop-outs in a round, a client falls silent with a chance of 12.5 %" in setting
+    plain = part(page, "What was simulated", "What a vantage may use")
+    assert "Differential privacy none Drop-outs none" in plain
+    assert "what was promised to whom" not in page.text  # where nothing was promised, there is nothing to explain
+
+
+def test_defences_that_did_not_run_are_not_in_the_setting(privacy_folder: Path) -> None:
+    record = read(privacy_folder)
+    page = Page(render(replace(record, setups=record.setups[1:2]), privacy_folder))
+    assert "Differential privacy" not in part(page, "What was simulated", "What a vantage may use")
+    assert "Setup tenth deliberate mistake" in page.text
+
+
+def test_every_bound_is_in_the_table_with_its_ceiling_and_what_was_accounted_for(private_page: Page) -> None:
+    table = part(private_page, "Epsilon from the scores", "ROC curves")
+    who = "protecting a client’s whole data from the public"
+    assert (
+        f"sound canary_product the federation as it stands Gaussian trade-off gdp {who} 1.93 delta 1e-05 "
+        "95 % threshold from the other half 960 4.44 2.51 the bound is not above it 17 of 20 members above"
+    ) in table
+    assert f"{who} 14.2 delta 1e-05 95 % threshold from the other half 960 15.5 2.51 ✕ the bound is above it" in table
+    assert "≈ 1.07 an estimate, not a bound delta 1e-05 none 960 – 2.51 17 of 20" in table  # and no verdict
+    assert "not resolved delta 1e-05 95 % threshold from the other half – – infinite needs more canaries" in table
+
+
+def test_setups_are_told_apart_wherever_numbers_are_shown(private_page: Page, page: Page) -> None:
+    stands = "the federation as it stands"
+    grid = part(private_page, "Which canaries took part?", "what was promised")
+    heads = f"sound seen from public {stands} tenth seen from public tenth masked seen from public masked"
+    assert f"Attack {heads}" in grid
+    utility = part(private_page, "rounds given up, all worlds", "Controls")
+    assert f"{stands} 1.000 0.999 to 1.000 0.921 0.914 to 0.928 15 0 tenth 1.000 0.999 to 1.000 0.611" in utility
+    assert "0.598 to 0.624 15 0 masked" in utility
+    assert "15 13" in utility
+    assert stands not in page.text  # with one setup there is nothing to tell apart
+
+
+def test_messages_of_secure_aggregation_are_counted_as_one_kind(private_page: Page, privacy_folder: Path) -> None:
+    plain, masked = read(privacy_folder).federation.sights
+    assert tally(plain) == plain.messages
+    assert tally(masked)["keys and shares"] == 6 * 15
+    assert sum(tally(masked).values()) == sum(masked.messages.values())
+    table = part(private_page, "keys and shares are what that takes", "Attacks by vantage")
+    heads = "models received for training keys and shares updates sums of updates rounds given up refusals"
+    assert f"Vantage {heads} model parameters seen" in table
+    assert "server the federation as it stands 75 0 74 0 0 0 yes" in table
+    assert "server masked 60 90 59 14 1 3 yes" in table
+
+
+def test_canaries_are_told_in_their_own_words(private_page: Page) -> None:
+    for words in (
+        "An auditor made up 40 canaries: clients that always send the same update",
+        "a canary that took part scores higher than one that did not",
+        "A small lower bound is not a small epsilon.",
+    ):
+        assert words in private_page.text
+    assert "Was this record in the training data?" not in private_page.text
+
+
+def test_setups_and_bounds_from_a_record_are_never_markup(privacy_folder: Path) -> None:
+    record = read(privacy_folder)
+    finding, setup = record.findings[1], record.setups[1]
+    bound = replace(finding.bounds[0], title=MARKUP, correction=MARKUP, detail=MARKUP)
+    rows = tuple(replace(row, reason=MARKUP) for row in setup.epsilons)
+    changed = replace(
+        record,
+        alarms=(MARKUP,),
+        findings=(record.findings[0], replace(finding, bounds=(bound,)), record.findings[2]),
+        setups=(record.setups[0], replace(setup, epsilons=rows), record.setups[2]),
+    )
+    page = Page(render(changed, privacy_folder))
+    assert page.text.count(MARKUP) >= 5
+    assert not any(tag == "script" or "onerror" in attributes for tag, attributes in page.tags)
+
+
+def test_the_figure_of_epsilons_shows_bounds_against_what_was_accounted_for(privacy_folder: Path) -> None:
+    record = read(privacy_folder)
+    drawings = draw(record, privacy_folder)
+    assert [name for name in drawings if name.startswith("epsilon")] == ["epsilon", "epsilon-tenth"]  # masked: nothing
+    assert "client, from the server: infinite accounted for" in drawings["epsilon"].alt
+    assert "sound, gdp: at least 1.93 (at most 4.44 could be shown);" in drawings["epsilon"].alt
+    assert "sound, one_shot: estimated at 1.07;" in drawings["epsilon"].alt
+    assert "sound, one_run: not resolved;" in drawings["epsilon"].alt
+    assert "tenth, gdp: at least 14.2 (at most 15.5 could be shown), above what was accounted for" in (
+        drawings["epsilon-tenth"].alt
+    )
+    for setup, past in zip(record.setups[:2], (False, True), strict=True):
+        axes = epsilons(record, setup).figure.axes[0]
+        (tip,) = [line for line in axes.get_lines() if line.get_marker() == ">"]
+        at, row = np.asarray(tip.get_xydata(), dtype=np.float64)[0]
+        lines = [np.asarray(line.get_xydata(), dtype=np.float64) for line in axes.get_lines()]
+        upright = [xy for xy in lines if len(xy) == 2 and xy[0, 0] == xy[1, 0]]
+        ends = sorted(float(xy[0, 0]) for xy in upright if xy[0, 1] < row < xy[1, 1])
+        assert ends == [2.51, 3.3]  # accounted for, claimed: both cross the row of the bound
+        assert (at > max(ends)) == past
+        assert min(axes.get_xlim()) < min(ends)
+        assert axes.get_xlim() == epsilons(record, record.setups[2]).figure.axes[0].get_xlim()  # to be compared
+
+
+def test_a_setup_that_the_scenario_does_not_know_is_one_line(privacy_folder: Path) -> None:
+    record = read(privacy_folder)
+    unknown_setup = replace(record.setups[1], name="nobody")
+    with pytest.raises(ScenarioError, match="setups: 'nobody' is not in the scenario"):
+        render(replace(record, setups=(record.setups[0], unknown_setup)), privacy_folder)

@@ -44,7 +44,7 @@ def record(folder: Path) -> Results:
     return read(folder)
 
 
-@pytest.mark.parametrize("game", ["record", "property", "labels"])
+@pytest.mark.parametrize("game", ["record", "property", "labels", "canaries"])
 def test_what_is_written_is_read_back(game: str, tmp_path: Path) -> None:
     record = run(tmp_path, game)  # type: ignore[arg-type]
     assert read(tmp_path) == record
@@ -116,7 +116,7 @@ def test_a_finding_without_numbers_says_why(record: Results) -> None:
         ('"audit": "outsider"', '"audit": "../outsider"', "findings.0.audit"),
         ('"auc": {', '"oops": {', "findings.0: Value error, a measured finding has at least the metric auc"),
         ('"advantage": {', '"luck": {', "findings.0: Value error, unknown metric 'luck'"),
-        ('"metric": "tpr@fpr=0.01"', '"metric": "luck"', "claims.0.claim: Value error, unknown metric 'luck'"),
+        ('"metric": "tpr@fpr=0.01"', '"metric": "luck"', "claims.0.claim.metric: Value error, unknown metric 'luck'"),
         ('"source_row": ', '"source_column": ', "source_row: Field required"),
         ("{", "[", "Invalid JSON"),
     ],

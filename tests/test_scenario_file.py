@@ -12,24 +12,29 @@ from hypothesis import strategies as st
 from fedsim.errors import ScenarioError
 from fedsim.scenario import (
     Audit,
-    ClaimStatement,
     Data,
+    DifferenceClaim,
+    EpsilonClaim,
     Federation,
     LabelGame,
+    MetricClaim,
     Options,
     Partition,
     Plugin,
     PropertyGame,
+    RecordPrivacy,
     Release,
     Scenario,
+    Setup,
 )
-from fedsim.scenario_file import DEEPEST_NESTING, LARGEST_FILE_BYTES, Known, dump, load, located
+from fedsim.scenario_file import DEEPEST_NESTING, LARGEST_FILE_BYTES, Known, dump, load, located, warnings
 
 KNOWN = Known(
     attacks={"loss": "record", "lira": "record", "loss_test": "property", "unmixing": "labels"},
     strategies={"fedavg": {}, "fedprox": {"proximal_mu": 0.1}, "krum": {"num_malicious_nodes": 0}},
     mods={"clip": {"norm": 1.0, "flat": True, "where": "here"}},
     sources=("digits", "adult"),
+    bounds=("one_run", "gdp"),
 )
 
 VALID = """\
@@ -68,6 +73,11 @@ class Bad(NamedTuple):
 
 
 END = VALID[-1:]
+DIFFERENCE = """\
+  - {{name: twin, attacks: [loss]}}
+claims:
+  - {{audit: outsider, attack: {}, lower_than: {}}}
+"""
 STRUCTURE = {
     "typo in a section": Bad(
         "federation:", "federtion:", ":3: federtion", ("unknown key", "release", "mean federation?")
@@ -125,6 +135,25 @@ STRUCTURE = {
     "column without natural": Bad(
         "clients: 4", "partition: {column: x}", ":2: data.partition", ("scheme natural needs a `column`",)
     ),
+    "key of another kind of claim": Bad(
+        END,
+        END + "claims:\n- {epsilon: 1, at_most: 0.5}\n",
+        ":9: claims.0.at_most",
+        ("unknown key; keys here are epsilon, delta, unit, observer, setup, confidence",),
+    ),
+    "value in a claim of metric": Bad(
+        END, END + "claims:\n- {audit: outsider, metric: auc, at_most: 3}\n", ":9: claims.0.at_most", ("got 3",)
+    ),
+    "value in a claim of epsilon": Bad(
+        END, END + "claims:\n- {epsilon: 1, delta: 4}\n", ":9: claims.0.delta", ("got 4", "above 0 and below 1")
+    ),
+    "half a difference": Bad(
+        END,
+        END + "claims:\n- {audit: outsider, lower_than: outsider}\n",
+        ":9: claims.0.attack",
+        ("is missing", "text"),
+    ),
+    "nameless claim": Bad(END, END + "claims:\n- {}\n", ":9: claims.0.audit", ("is missing",)),
     "masked white box": Bad(
         "rounds: 3", "rounds: 3\nrelease: {access: white_box, output: label}", ":5: release", ("leave `output` out",)
     ),
@@ -224,6 +253,58 @@ MEANING = {
         END + "claims:\n- {audit: outsider, attack: los, at_most: 1}\n",
         ":9: claims.0.attack",
         ("any, loss", "mean loss?"),
+    ),
+    "setup named twice": Bad(
+        END,
+        END + "setups:\n- {name: one}\n- {name: one}\n",
+        ":10: setups.1.name",
+        ("'one' stands twice", "setup names must differ"),
+    ),
+    "audit of no setup": Bad(
+        END,
+        END + "    setup: oen\nsetups:\n- {name: one}\n",
+        ":8: audits.0.setup",
+        ("no setup 'oen'", "did you mean one?"),
+    ),
+    "claim about no setup": Bad(
+        END, END + "claims:\n- {epsilon: 1, setup: one}\n", ":9: claims.0.setup", ("no setup 'one'", "none")
+    ),
+    "no such bound": Bad(
+        END, END + "    bounds: [one-rn]\n", ":8: audits.0.bounds.0", ("one_run, gdp", "did you mean one_run?")
+    ),
+    "bound twice": Bad(END, END + "    bounds: [gdp, gdp]\n", ":8: audits.0.bounds.1", ("twice",)),
+    "difference to no audit": Bad(
+        END, END + DIFFERENCE.format("loss", "insider"), ":10: claims.0.lower_than", ("no audit 'insider'",)
+    ),
+    "difference to itself": Bad(
+        END, END + DIFFERENCE.format("loss", "outsider"), ":10: claims.0.lower_than", ("outsider twice",)
+    ),
+    "difference of any attack": Bad(
+        END, END + DIFFERENCE.format("any", "twin"), ":10: claims.0.attack", ("no attack of audit outsider 'any'",)
+    ),
+    "difference of an attack of one audit": Bad(
+        END,
+        END + DIFFERENCE.format("lira", "twin"),
+        ":10: claims.0.attack",
+        ("no attack of audit twin 'lira'", "allowed: loss"),
+    ),
+    "difference of errors": Bad(
+        END,
+        END + DIFFERENCE.format("loss", "twin, metric: mae"),
+        ":10: claims.0.metric",
+        ("a smaller error is a larger leak",),
+    ),
+    "a mistake in the defences": Bad(
+        "rounds: 3",
+        "privacy: {name: distributed, noise_multiplier: 1}",
+        ":4: federation.privacy.name",
+        ("protects nobody unless only the sum is seen; add `secure_aggregation`",),
+    ),
+    "a mistake in a setup": Bad(
+        END,
+        END + "setups:\n- name: one\n  drop_out: {keys: 0.1}\n",
+        ":10: setups.0.drop_out.keys",
+        ("no secure aggregation",),
     ),
 }
 
@@ -383,6 +464,20 @@ def test_accepts_what_is_just_inside_the_bounds(tmp_path: Path) -> None:
         assert scenario.controls.planted_worlds == planted
 
 
+def test_what_weakens_privacy_is_told_with_its_place_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = VALID.replace("rounds: 3", "privacy:\n    name: central\n    specimen: noise_tenth\n    noise_multiplier: 1")
+    path = written(tmp_path, text + "claims:\n- {epsilon: 1, observer: server}\n")
+    found = warnings(load(path, ["federation.privacy.delta=0.3"], known=KNOWN))
+    assert [line.partition(": ")[0] for line in found] == [
+        "--set federation.privacy.delta=0.3",
+        f"{path}:6",
+        f"{path}:12",
+        f"{path}:12",
+    ]
+    assert "federation.privacy.specimen: the specimen noise_tenth is a mistake on purpose" in found[1]
+    assert warnings(load(written(tmp_path, VALID), known=KNOWN)) == []
+
+
 def test_later_errors_about_a_key_get_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, VALID)
     loaded = load(path, ["worlds=9"], known=KNOWN)
@@ -423,10 +518,18 @@ def test_what_is_dumped_loads_back_equal(
             Audit(name="a", attacks=("loss",)),
             Audit(name="b", game=PropertyGame(name="property", column=text, value=text), attacks=("loss_test",)),
             Audit(name="c", game=LabelGame(name="labels", client=3), attacks=("unmixing",)),
+            Audit(name="d", attacks=("loss",), setup="s", bounds=("gdp",)),
         ),
-        claims=(ClaimStatement(audit="a", at_most=min(1.0, number)),),
+        setups=(Setup(name="s", privacy=RecordPrivacy(name="record", noise_multiplier=1.0)),),
+        claims=(
+            MetricClaim(audit="a", at_most=min(1.0, number)),
+            DifferenceClaim(audit="a", attack="loss", lower_than="d", by=0.25),
+            EpsilonClaim(epsilon=min(1e4, number), setup="s", observer="server"),
+        ),
     )
-    known = Known(KNOWN.attacks, strategies={text: options}, mods={text: options}, sources=KNOWN.sources)
+    known = Known(
+        KNOWN.attacks, strategies={text: options}, mods={text: options}, sources=KNOWN.sources, bounds=KNOWN.bounds
+    )
     written_out = dump(scenario)
     assert load(written(tmp_path_factory.getbasetemp(), written_out), known=known).scenario == scenario
     # Other programs read a run's scenario with an ordinary YAML reader.

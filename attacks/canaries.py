@@ -1,0 +1,75 @@
+"""Signals of canaries: how far the global model moved in the direction of each."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fedsim.attack import Signal
+from fedsim.canaries import products
+from fedsim.errors import NotVisible
+from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.vectors import Floats, flat
+from fedsim.views import Ask, CanaryAsk, Oracle, Public
+
+
+class Movement(NamedTuple):
+    """The first and the newest global model seen, and the largest cosine of a single step with each canary."""
+
+    ask: CanaryAsk
+    first: Arrays | None
+    newest: Arrays | None
+    steepest: Floats
+
+
+def _start(public: Public, ask: Ask) -> Movement:  # noqa: ARG001 - every signal starts from both
+    if not isinstance(ask, CanaryAsk):
+        raise TypeError(f"a signal of canaries needs a CanaryAsk, got {type(ask).__name__}")
+    return Movement(ask, None, None, np.full(ask.count, -1.0))
+
+
+def _is_model(event: Event) -> bool:
+    return bool(event.arrays) and event.sender == SERVER and event.kind in ("train", "final")
+
+
+def _keep(state: Movement, event: Event) -> Movement:
+    if not _is_model(event):
+        return state
+    return state._replace(first=state.first or event.arrays, newest=event.arrays)
+
+
+def _keep_steps(state: Movement, event: Event) -> Movement:
+    if not _is_model(event) or (state.newest is not None and event.arrays is state.newest):
+        return state
+    steepest = state.steepest
+    if state.newest is not None:
+        moved = flat(event.arrays) - flat(state.newest)
+        length = np.linalg.norm(moved)
+        if length > 0:
+            ask = state.ask
+            steepest = np.maximum(steepest, products(ask.canaries, ask.first, ask.count, moved) / length)
+    return _keep(state, event)._replace(steepest=steepest)
+
+
+def _seen(state: Movement) -> Floats:
+    if state.newest is None or state.first is None:
+        raise NotVisible("no global model crossed this vantage, only answers to queries")
+    return flat(state.newest) - (0.0 if state.first is state.newest else flat(state.first))
+
+
+def _whole(state: Movement, released: Oracle) -> Floats:  # noqa: ARG001 - the models say it all
+    return products(state.ask.canaries, state.ask.first, state.ask.count, _seen(state))
+
+
+def _step_by_step(state: Movement, released: Oracle) -> Floats:  # noqa: ARG001 - the models say it all
+    _seen(state)
+    if state.first is state.newest:
+        raise NotVisible("one global model shows no step")
+    return state.steepest
+
+
+CANARY_PRODUCT = Signal(_start, _keep, _whole)
+"""Inner product [canaries] of the whole movement seen with each canary's direction; of the final model alone where no
+other was seen.
+"""
+CANARY_STEEPEST = Signal(_start, _keep_steps, _step_by_step)
+"""Largest cosine [canaries] of a movement between two models seen with each canary's direction."""

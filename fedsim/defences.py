@@ -1,0 +1,325 @@
+"""What stands between the strategy and the clients' training: clipping and noise, who adds them, and secure
+aggregation. Everything here is Flower glue; the mechanisms are in `mechanisms`, the protocol in `secagg`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable, Mod
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, Strategy
+
+from fedsim.game import World
+from fedsim.grid import ARRAYS, METRICS, Handle, ScenarioGrid, Silent, decoded, encoded
+from fedsim.mechanisms import clip, distributed_codec, fewest, gaussian, next_norm, update_noise_multiplier
+from fedsim.randomness import generator
+from fedsim.scenario import AdaptivePrivacy, CentralPrivacy, DistributedPrivacy, DropOut, LocalPrivacy
+from fedsim.secagg.codec import Codec, fixed_point
+from fedsim.secagg.flower import Chance, Recipe, client_entropy, secure_app, secure_round
+from fedsim.secagg.protocol import Settings
+from fedsim.transcript import Arrays
+from fedsim.vectors import Floats, flat, shaped
+
+Current = Callable[[], Arrays]
+"""The global model that this round starts from."""
+
+STAGES = {
+    "train.secagg_keys": "keys",
+    "train.secagg_shares": "shares",
+    "train": "update",
+    "train.secagg_unmask": "unmask",
+}
+
+
+def expected_clients(world: World, clients: int) -> float:
+    """Return how many clients a round is expected to have: a public number, which no secret moves."""
+    everybody = clients + canary_clients(world)
+    wanted = world.federation.clients_per_round
+    return everybody if wanted is None else min(wanted, everybody) if isinstance(wanted, int) else wanted * everybody
+
+
+def canary_clients(world: World) -> int:
+    """Return how many canaries of a world are clients."""
+    return world.canaries.count if world.canaries and world.canaries.unit == "client" else 0
+
+
+def canary_weight(world: World) -> int:
+    """Return how many examples a canary client that takes part says it holds: ten times all there are. Nothing hangs on
+    it where all clients count the same.
+    """
+    return 10 * sum(len(rows) for rows in world.rows)
+
+
+def plain(world: World) -> bool:
+    """Return whether nothing stands between a world's strategy and its clients."""
+    federation = world.federation
+    return (
+        federation.privacy is None
+        and federation.secure_aggregation is None
+        and federation.drop_out == DropOut()
+        and world.canaries is None
+    )
+
+
+def silent(seed: int, world: World) -> Silent | None:
+    """Return who falls silent when, or None where nobody does."""
+    rates = world.federation.drop_out
+    if rates == DropOut():
+        return None
+    ideal = world.federation.secure_aggregation is not None and world.federation.secure_aggregation.protocol == "ideal"
+
+    def falls(number: int, stage: str, party: int) -> bool:
+        rate = float(getattr(rates, stage))
+        return rate > 0 and generator(seed, world.name, "drop out", stage, number, party).random() < rate
+
+    def is_silent(number: int, kind: str, party: int) -> bool:
+        stage = STAGES.get(kind)
+        if stage is None:
+            return False
+        # With a trusted aggregator one message stands for the first three stages of the protocol.
+        stages = ("keys", "shares", "update") if ideal else (stage,)
+        return any(falls(number, each, party) for each in stages)
+
+    return is_silent
+
+
+# At the server
+
+
+def server_side(seed: int, world: World, clients: int, current: Current) -> Handle | None:
+    """Return what happens to the updates of a round before the strategy sees them; None where nothing does."""
+    federation = world.federation
+    privacy, secure = federation.privacy, federation.secure_aggregation
+    if isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and mistake(privacy) != "flower_dp_weighted":
+        return partial(_noisy, _Central(seed, world, privacy, expected_clients(world, clients), current))
+    if secure is None:
+        return None
+    return lambda messages, grid: _opened(seed, world, clients, current, messages, grid)
+
+
+class _Central(NamedTuple):
+    """What a server needs to add noise."""
+
+    seed: int
+    world: World
+    privacy: CentralPrivacy | AdaptivePrivacy
+    expected: float
+    current: Current
+
+
+def _opened(
+    seed: int, world: World, clients: int, current: Current, messages: list[Message], grid: ScenarioGrid
+) -> list[Message]:
+    """Return the one reply that secure aggregation leaves; none where the round was given up."""
+    opened = _sum(seed, world, clients, current, messages, grid)
+    if opened is None:
+        return []
+    mean, weight = opened
+    return [answer(grid, current(), flat(current()) + mean, weight)]
+
+
+def _sum(
+    seed: int, world: World, clients: int, current: Current, messages: list[Message], grid: ScenarioGrid
+) -> tuple[Floats, float] | None:
+    """Return the mean update of a round under secure aggregation and its weight, or None."""
+    parameters = len(flat(current()))
+    found = secure_round(recipe(world, clients, parameters), chance(lambda: seed, world), messages, grid)
+    return (found.mean, found.weight) if found else None
+
+
+def _noisy(central: _Central, messages: list[Message], grid: ScenarioGrid) -> list[Message]:
+    """Return the one reply that central privacy leaves: the model moved by the noisy mean of the clipped updates. It is
+    there even where nobody took part, or the noise would tell that.
+    """
+    seed, world, privacy, expected, current = central
+    before = flat(current())
+    rng = generator(seed, world.name, "central noise", grid.round)
+    norm, std = privacy.clipping_norm, noise_std(privacy)
+    if world.federation.secure_aggregation:  # the clients clip, as nobody else sees their updates
+        opened = _sum(seed, world, round(expected), current, messages, grid) if messages else None
+        total = opened[0] * opened[1] if opened else np.zeros(len(before))
+    else:
+        updates = [flat(_arrays(reply)) - before for reply in grid.exchange(messages)]
+        if isinstance(privacy, AdaptivePrivacy):
+            norm, std = grid.memory.get("norm", norm), adaptive_std(privacy, expected, grid.memory.get("norm", norm))
+            short = np.array([np.linalg.norm(update) <= norm for update in updates], dtype=bool)
+            grid.memory["norm"] = next_norm(norm, short, expected, privacy.quantile, privacy.learning_rate, rng)
+        elif mistake(privacy) == "no_clipping":
+            norm = np.inf
+        total = sum((clip(update, norm) if np.isfinite(norm) else update for update in updates), np.zeros(len(before)))
+    total = total + gaussian(before.shape, std, rng)
+    return [answer(grid, current(), before + total / expected)]
+
+
+def adaptive_std(privacy: AdaptivePrivacy, expected: float, norm: float) -> float:
+    """Return the standard deviation of the noise on the sum where the norm is learned too."""
+    assert privacy.noise_multiplier is not None
+    return update_noise_multiplier(privacy.noise_multiplier, expected) * norm
+
+
+def noise_std(privacy: CentralPrivacy | AdaptivePrivacy) -> float:
+    """Return the standard deviation of the noise on the sum of the updates, deliberate mistakes included."""
+    assert privacy.noise_multiplier is not None
+    factor = {"noise_tenth": 0.1, "tiny_sensitivity": 1e-4}.get(mistake(privacy) or "", 1.0)
+    return privacy.noise_multiplier * privacy.clipping_norm * factor
+
+
+def mistake(privacy: CentralPrivacy | AdaptivePrivacy) -> str | None:
+    """Return the deliberate mistake in a mechanism, if there is one."""
+    return privacy.specimen if isinstance(privacy, CentralPrivacy) else None
+
+
+def answer(grid: ScenarioGrid, like: Arrays, model: Floats, weight: float = 1.0) -> Message:
+    """Return the one reply that the strategy gets in place of the clients': a model [d]."""
+    content = RecordDict(
+        {ARRAYS: encoded(shaped(model, like)), METRICS: MetricRecord({"num-examples": weight, "train_loss": 0.0})}
+    )
+    asked = Message(RecordDict(), next(iter(grid.roster)), "train")
+    return Message(content, reply_to=asked)
+
+
+def around(strategy: Strategy, world: World, clients: int) -> Strategy:
+    """Return the strategy, or Flower's own wrapper around it where a specimen asks for that."""
+    privacy = world.federation.privacy
+    if not isinstance(privacy, CentralPrivacy) or privacy.specimen != "flower_dp_weighted":
+        return strategy
+    assert privacy.noise_multiplier is not None
+    sampled = max(1, round(expected_clients(world, clients)))
+    return DifferentialPrivacyServerSideFixedClipping(
+        strategy, privacy.noise_multiplier, privacy.clipping_norm, sampled
+    )
+
+
+# Secure aggregation
+
+
+def recipe(world: World, clients: int, parameters: int) -> Recipe:
+    """Return what both sides of a world's secure aggregation agreed on."""
+    federation = world.federation
+    secure, privacy = federation.secure_aggregation, federation.privacy
+    assert secure is not None
+    most = clients + canary_clients(world)
+    if isinstance(privacy, DistributedPrivacy):
+        assert privacy.noise_multiplier is not None
+        expected = expected_clients(world, clients)
+        all_come = not isinstance(federation.clients_per_round, float) and lost(federation.drop_out) == 0
+        least = fewest(expected, secure.threshold, all_come)
+        noisy = distributed_codec(
+            privacy.noise,
+            privacy.clipping_norm,
+            privacy.noise_multiplier,
+            expected=expected,
+            most=most,
+            fewest=least,
+            parameters=parameters,
+        )
+        codec = Codec(
+            lambda update, _weight, rng: noisy.encode(update, rng),
+            lambda total, survivors, _weight: noisy.decode(total.astype(np.uint32), survivors),
+            noisy.modulus_bits,
+        )
+    else:
+        least = 1
+        largest = None if secure.weights == "uniform" else largest_weight(world)
+        codec = fixed_point(secure.quantisation, most, largest)
+    settings = Settings(secure.neighbours, secure.threshold, secure.consistency, secure.specimen == "reused_seed")
+    return Recipe(settings, codec, secure.protocol, secure.weights, secure.metadata, least)
+
+
+def lost(rates: DropOut) -> float:
+    """Return the chance that a client of a round is lost before its update has arrived."""
+    return 1 - (1 - rates.keys) * (1 - rates.shares) * (1 - rates.update)
+
+
+def largest_weight(world: World) -> int:
+    """Return the largest number of examples that a client of a world may state, rounded up to a power of two as
+    an operator would, who does not know it exactly.
+    """
+    largest = canary_weight(world) if canary_clients(world) else max(len(rows) for rows in world.rows)
+    return int(2 ** math.ceil(math.log2(max(largest, 2))))
+
+
+def chance(seed: Callable[[], int], world: World) -> Chance:
+    """Return where the parties of a world's secure aggregation draw from."""
+    return Chance(
+        entropy=lambda party: client_entropy(seed(), world.name, party),
+        rounding=lambda party, number: generator(seed(), world.name, "rounding", party, number),
+        graph=lambda number: generator(seed(), world.name, "graph", number),
+    )
+
+
+# At a client
+
+
+def guarded(app: ClientApp, world: World, seed: Callable[[], int], agreed: Callable[[], Recipe]) -> ClientApp:
+    """Return a ClientApp behind the defences of its world: clipping and noise, then secure aggregation.
+
+    seed, agreed: the scenario's seed and the `recipe`, known where the client runs.
+    """
+    for mod in reversed(_mods(seed, world)):
+        app = _with(mod, app)
+    if world.federation.secure_aggregation is None:
+        return app
+    return secure_app(app, cache(agreed), chance(seed, world))
+
+
+def _with(mod: Mod, app: ClientApp) -> ClientApp:
+    """Return a ClientApp whose training a mod surrounds."""
+
+    class Wrapped(ClientApp):
+        def __call__(self, message: Message, context: Context) -> Message:
+            return mod(message, context, app) if message.metadata.message_type == "train" else app(message, context)
+
+    return Wrapped()
+
+
+def _mods(seed: Callable[[], int], world: World) -> list[Mod]:
+    """Return what a client does with its update before it leaves."""
+    privacy = world.federation.privacy
+    if isinstance(privacy, LocalPrivacy):
+        assert privacy.noise_multiplier is not None
+        return [_clipping(seed, world, privacy.clipping_norm, privacy.noise_multiplier * privacy.clipping_norm)]
+    if (
+        world.federation.secure_aggregation
+        and isinstance(privacy, CentralPrivacy)
+        and privacy.specimen != "no_clipping"
+    ):
+        return [_clipping(seed, world, privacy.clipping_norm, 0.0)]  # nobody but the client sees its update
+    return []
+
+
+def _clipping(seed: Callable[[], int], world: World, norm: float, std: float) -> Mod:
+    """Return a mod that clips and adds noise, and keeps to itself what else the client would tell of its data."""
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        party, number = party_of(context), round_of(message)
+        received = _arrays(message)
+        before = flat(received)
+        reply = call_next(message, context)
+        if reply.has_error():
+            return reply
+        moved = clip(flat(_arrays(reply)) - before, norm)
+        if std:
+            moved = moved + gaussian(moved.shape, std, generator(seed(), world.name, "local noise", number, party))
+        said = MetricRecord({"num-examples": 1, "train_loss": 0.0})
+        return Message(RecordDict({ARRAYS: encoded(shaped(before + moved, received)), METRICS: said}), reply_to=message)
+
+    return mod
+
+
+def party_of(context: Context) -> int:
+    """Return which client a context belongs to."""
+    return int(context.node_config["partition-id"])
+
+
+def round_of(message: Message) -> int:
+    """Return the round that a message of a strategy belongs to."""
+    return int(message.content["config"]["server-round"])  # type: ignore[arg-type]
+
+
+def _arrays(message: Message) -> Arrays:
+    return {name: decoded(array) for name, array in cast(ArrayRecord, message.content[ARRAYS]).items()}

@@ -1,0 +1,165 @@
+"""Epsilon of a run: what the accountant gives each observer, and what the attacks' scores say against it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from fedsim import results
+from fedsim.accounting import Observer, Spent, Unit, spent
+from fedsim.audit import BOUNDS, Bound
+from fedsim.claims import counts_against
+from fedsim.intervals import Unresolved
+from fedsim.prepare import PreparedAudit, Trial
+from fedsim.randomness import generator
+from fedsim.results import Evidence
+from fedsim.scenario import CanaryGame, CentralPrivacy, DistributedPrivacy, EpsilonClaim, Federation
+from fedsim.transcript import SERVER
+from fedsim.views import Vantage
+
+ALARM = 0.01
+"""Chance that a run of sound mechanisms raises an alarm at all, shared among its bounds."""
+
+
+class Scores(NamedTuple):
+    """The scores behind one finding, and where they are from."""
+
+    trial: Trial
+    audit: PreparedAudit
+    attack: str
+    evidence: Evidence
+    leans: bool  # on reference worlds, whose coins are judged too
+
+
+def observer(vantage: Vantage) -> Observer:
+    """Return what the accountant calls a vantage."""
+    return "server" if SERVER in vantage.parties else "participant" if vantage.clients else "public"
+
+
+def unit(audit: PreparedAudit) -> Unit:
+    """Return whose presence an audit asks about."""
+    game = audit.audit.game
+    return game.unit if isinstance(game, CanaryGame) else "record"
+
+
+def accounted(trial: Trial, delta: float | None = None) -> tuple[Spent, ...]:
+    """Return what the accountant gives every observer of a trial, for clients and records."""
+    return spent(trial.federation.privacy, trial.facts, delta)
+
+
+def accounted_for(trial: Trial, what: Unit, who: Observer, delta: float) -> Spent:
+    """Return what the accountant gives one observer."""
+    return next(row for row in accounted(trial, delta) if (row.unit, row.observer) == (what, who))
+
+
+def bound(scores: Scores, name: str, confidence: float, seed: int) -> Bound | Unresolved:
+    """Return one bound on epsilon from the scores of an attack."""
+    if scores.leans:
+        return Unresolved(
+            "A bound rests on worlds whose scores owe nothing to each other's coins, and this attack learns from the "
+            "other worlds; take one that needs no references."
+        )
+    rng = generator(seed, "bound", scores.audit.audit.name, scores.attack, name)
+    found, delta = scores.evidence, scores.audit.audit.delta
+    return BOUNDS[name].make(found.scores, found.members, found.asked, delta, confidence, rng)
+
+
+def found_bounds(scores: Scores, confidence: float, seed: int) -> tuple[results.BoundFound, ...]:
+    """Return the bounds that an audit asks for, from the scores of one of its attacks."""
+    return tuple(_row(scores, name, bound(scores, name, confidence, seed), confidence) for name in _names(scores))
+
+
+def _names(scores: Scores) -> tuple[str, ...]:
+    return scores.audit.audit.bounds
+
+
+def _row(scores: Scores, name: str, found: Bound | Unresolved, confidence: float) -> results.BoundFound:
+    what, who, delta = unit(scores.audit), observer(scores.audit.vantage), scores.audit.audit.delta
+    epsilon = accounted_for(scores.trial, what, who, delta).epsilon
+    return results.BoundFound(
+        name=name,
+        title=BOUNDS[name].title,
+        kind=BOUNDS[name].kind,
+        unit=what,
+        observer=who,
+        epsilon=found.epsilon if isinstance(found, Bound) else None,
+        delta=delta,
+        confidence=confidence,
+        correction=found.correction if isinstance(found, Bound) else "",
+        canaries=found.canaries if isinstance(found, Bound) else 0,
+        ceiling=found.ceiling if isinstance(found, Bound) else None,
+        detail=found.detail if isinstance(found, Bound) else "",
+        accounted=finite(epsilon),
+        reason=found.reason if isinstance(found, Unresolved) else None,
+        assumes=found.assumes if isinstance(found, Bound) else "",
+    )
+
+
+def finite(epsilon: float) -> float | None:
+    """Return epsilon as a record has it: null where it is infinite."""
+    return epsilon if math.isfinite(epsilon) else None
+
+
+def rows(trial: Trial) -> tuple[results.EpsilonRow, ...]:
+    """Return the table of a trial as a record has it."""
+    return tuple(
+        results.EpsilonRow(
+            unit=row.unit,
+            observer=row.observer,
+            epsilon=finite(row.epsilon),
+            delta=row.delta,
+            method=row.method,
+            adjacency=row.adjacency,
+            reason=row.reason,
+        )
+        for row in accounted(trial)
+    )
+
+
+def alarms(everything: Sequence[Scores], seed: int) -> Iterator[str]:
+    """Yield a sentence for each lower bound that lies above the epsilon accounted for; all of them together are wrong
+    with a chance of `ALARM` where mechanisms and accounting are sound.
+    """
+    tried = [
+        (each, name)
+        for each in everything
+        for name in _names(each)
+        if BOUNDS[name].kind == "lower bound" and len(each.audit.vantage.parties) == 1  # nobody accounts for collusion
+    ]
+    for each, name in tried:
+        confidence = 1 - ALARM / len(tried)
+        found = bound(each, name, confidence, seed)
+        audit = each.audit.audit
+        limit = accounted_for(each.trial, unit(each.audit), observer(each.audit.vantage), audit.delta)
+        if isinstance(found, Unresolved) or (found.assumes and limit.method != "exact"):
+            continue  # a bound for Gaussian noise says little about any other
+        if found.epsilon > limit.epsilon:
+            yield (
+                f"{audit.name}, {each.attack}: epsilon is at least {found.epsilon:.3g} ({BOUNDS[name].title}, delta "
+                f"{audit.delta:g}, confidence {confidence:.6g}), but {limit.epsilon:.3g} was accounted for: "
+                f"{_why(each.trial.federation)}"
+            )
+
+
+def _why(federation: Federation) -> str:
+    """Return what to make of an alarm."""
+    privacy, secure = federation.privacy, federation.secure_aggregation
+    mistake = (isinstance(privacy, CentralPrivacy) and privacy.specimen) or (secure and secure.specimen)
+    return f"the deliberate mistake {mistake}" if mistake else "a bug in the mechanism or in the accounting"
+
+
+def against(everything: Sequence[Scores], claim: EpsilonClaim, confidence: float, seed: int) -> list[Bound]:
+    """Return the lower bounds that speak about a claim, each at `confidence`."""
+    found = [
+        bound(each, name, confidence, seed)
+        for each in everything
+        for name in _names(each)
+        if BOUNDS[name].kind == "lower bound"
+        and each.trial.setup == claim.setup
+        and counts_against(
+            claim,
+            each.audit.vantage.parties,
+            unit=unit(each.audit),
+            noise_of_clients=isinstance(each.trial.federation.privacy, DistributedPrivacy),
+        )
+    ]
+    return [each for each in found if isinstance(each, Bound)]

@@ -1,0 +1,136 @@
+"""Whole runs about epsilon: sound mechanisms raise no alarm, broken ones do, and claims follow the evidence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from attacks import ATTACKS
+from fedsim import results
+from fedsim.run import execute
+from fedsim.scenario_file import load
+from fedsim.tables import known, recipes
+
+SOUND: dict[str, Any] = {"name": "central", "clipping_norm": 1.0, "noise_multiplier": 4.0}
+
+
+def ran(folder: Path, seed: int = 5, **changes: Any) -> results.Results:
+    """The record of a small run with canary clients, seen from a participant."""
+    settings: dict[str, Any] = {
+        "name": "small",
+        "seed": seed,
+        "data": {"source": "digits", "clients": 4, "candidates": 40, "test": 40},
+        "model": {"name": "softmax"},
+        "federation": {"rounds": 4, "local": {"batch_size": 10, "learning_rate": 0.05}, "privacy": SOUND},
+        "worlds": 60,
+        "audits": [
+            {
+                "name": "canaries",
+                "game": {"name": "canaries", "count": 4},
+                "vantage": "client:0",
+                "attacks": ["canary_product"],
+                "bounds": ["gdp", "f_dp_one_run", "one_run", "clopper_pearson", "one_shot"],
+            }
+        ],
+        "claims": [{"epsilon": 2.0, "unit": "client", "observer": "participant"}],
+        "controls": {"planted_worlds": 12},
+        **changes,
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    outcome = execute(
+        load(str(path), known=known()),
+        ATTACKS,
+        recipes(),
+        out=folder / "run",
+        engine="lockstep",
+        workers=1,
+        progress=lambda _done, _total, _text: None,
+    )
+    return outcome.record
+
+
+def test_a_sound_mechanism_raises_no_alarm_and_its_claim_stands(tmp_path: Path) -> None:
+    """False alarms: 1 % a run, by construction."""
+    record = ran(tmp_path)
+    assert not record.alarms
+    (claim,) = record.claims
+    assert claim.status == "not refuted"
+    (finding,) = record.findings
+    assert [bound.name for bound in finding.bounds] == ["gdp", "f_dp_one_run", "one_run", "clopper_pearson", "one_shot"]
+    accounted = next(row for row in record.setups[0].epsilons if (row.unit, row.observer) == ("client", "participant"))
+    assert all(bound.accounted == accounted.epsilon for bound in finding.bounds)
+    assert accounted.epsilon == pytest.approx(1.9931, abs=1e-3)  # mu = sqrt(4) / 4, delta 1e-5
+    assert finding.metrics["auc"].estimate == pytest.approx(0.638, abs=0.1)  # Phi(mu / sqrt 2), and nothing more
+    assert (finding.controls["null"].passed, finding.controls["planted"].passed) == (True, True)
+
+
+@pytest.mark.parametrize("specimen", ["noise_tenth", "no_clipping", "tiny_sensitivity", "flower_dp_weighted"])
+def test_a_broken_mechanism_raises_an_alarm_and_refutes_its_claim(tmp_path: Path, specimen: str) -> None:
+    privacy = {**SOUND, "specimen": specimen}
+    federation = {"rounds": 4, "local": {"batch_size": 10, "learning_rate": 0.05}, "privacy": privacy}
+    record = ran(tmp_path, federation=federation, worlds=240 if specimen == "flower_dp_weighted" else 60)
+    assert record.alarms
+    assert record.claims[0].status == "refuted"
+    assert any("canaries, canary_product" in alarm for alarm in record.alarms)
+
+
+def test_an_attack_that_learns_from_other_worlds_bounds_nothing(tmp_path: Path) -> None:
+    audit = {"name": "records", "attacks": ["lira", "loss"], "bounds": ["one_run"]}
+    record = ran(tmp_path, audits=[audit], claims=[], worlds=8)
+    lira, loss = record.findings
+    assert lira.bounds[0].epsilon is None
+    assert "references" in str(lira.bounds[0].reason)
+    assert loss.bounds[0].epsilon is not None
+
+
+def test_setups_share_their_worlds_and_answer_for_themselves(tmp_path: Path) -> None:
+    audits = [
+        {"name": "with", "attacks": ["loss"], "vantage": "client:0"},
+        {"name": "without", "setup": "bare", "attacks": ["loss"], "vantage": "client:0"},
+        {"name": "secret", "setup": "secagg", "attacks": ["loss"], "vantage": "client:0"},
+    ]
+    setups = [{"name": "bare"}, {"name": "secagg", "secure_aggregation": {"protocol": "ideal"}}]
+    claims = [
+        {"epsilon": 3.0, "observer": "server"},
+        {"epsilon": 3.0, "observer": "public", "setup": "bare"},
+        {"audit": "with", "attack": "loss", "lower_than": "without"},
+    ]
+    record = ran(tmp_path, audits=audits, setups=setups, claims=claims, worlds=6)
+    assert [setup.name for setup in record.setups] == [None, "bare", "secagg"]
+    assert [bool(setup.privacy) for setup in record.setups] == [True, False, False]
+    server, bare, _ = record.claims
+    assert (server.status, bare.status) == ("inconclusive", "inconclusive")
+    assert "infinity" in server.reason
+    assert "infinity" in bare.reason
+    plain, secret = record.setups[1].utility, record.setups[2].utility
+    assert plain.test_accuracy.estimate == pytest.approx(secret.test_accuracy.estimate, abs=0.02)
+    assert {(sight.setup, sight.vantage) for sight in record.federation.sights} == {
+        (None, "client:0"),
+        ("bare", "client:0"),
+        ("secagg", "client:0"),
+    }
+
+
+def test_a_target_epsilon_is_met_by_the_noise_that_ran(tmp_path: Path) -> None:
+    privacy = {"name": "central", "clipping_norm": 1.0, "epsilon": 5.0}
+    federation = {"rounds": 4, "local": {"batch_size": 10, "learning_rate": 0.05}, "privacy": privacy}
+    record = ran(tmp_path, federation=federation, worlds=5)
+    (setup,) = record.setups
+    accounted = next(row for row in setup.epsilons if (row.unit, row.observer) == ("client", "public"))
+    assert accounted.epsilon == pytest.approx(5.0, rel=1e-3)
+    assert setup.noise_multiplier is not None
+    assert setup.noise_multiplier > 1
+
+
+@pytest.mark.slow
+def test_honest_runs_are_left_alone(tmp_path: Path) -> None:
+    """Twenty honest runs raise an alarm with a chance below 20 % in all even if each had its full 1 %; two or more
+    alarms (2 %) fail."""
+    alarms = 0
+    for seed in range(20):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        alarms += bool(ran(folder, seed=100 + seed).alarms)
+    assert alarms <= 1
