@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attacks.gradients import comparable
 from fedsim.attack import Signal
-from fedsim.canaries import products
+from fedsim.canaries import holder, products
 from fedsim.errors import NotVisible
-from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.transcript import SERVER, Arrays, Event, client
 from fedsim.vectors import Floats, flat
 from fedsim.views import Ask, CanaryAsk, Oracle, Public
 
@@ -67,6 +68,41 @@ def _step_by_step(state: Movement, released: Oracle) -> Floats:  # noqa: ARG001 
     return state.steepest
 
 
+class Updates(NamedTuple):
+    """Sums [canaries] of what the clients of canary records pushed their way, and the newest broadcast."""
+
+    ask: CanaryAsk
+    clients: int
+    total: Floats
+    seen: bool
+    broadcast: Arrays | None = None
+
+
+def _start_updates(public: Public, ask: Ask) -> Updates:
+    return Updates(_start(public, ask).ask, public.clients, np.zeros(_start(public, ask).ask.count), seen=False)
+
+
+def _add_update(state: Updates, event: Event) -> Updates:
+    if event.kind == "train" and event.sender == SERVER and event.arrays:
+        return state._replace(broadcast=event.arrays)
+    if event.kind != "train-reply" or state.broadcast is None or not comparable(state.broadcast, event.arrays):
+        return state
+    ask = state.ask
+    pushed = products(ask.canaries, ask.first, ask.count, flat(event.arrays) - flat(state.broadcast))
+    own = np.array(
+        [client(holder(ask.canaries, ask.first + i, state.clients)) == event.sender for i in range(ask.count)]
+    )
+    return state._replace(total=state.total + np.where(own, pushed, 0.0), seen=state.seen or bool(own.any()))
+
+
+def _sum_of_updates(state: Updates, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
+    if not state.seen:
+        raise NotVisible("no update of a client that would hold a canary crossed this vantage")
+    return state.total
+
+
+CANARY_UPDATE = Signal(_start_updates, _add_update, _sum_of_updates)
+"""How far [canaries] the updates of the one client that would hold each canary went its way."""
 CANARY_PRODUCT = Signal(_start, _keep, _whole)
 """Inner product [canaries] of the whole movement seen with each canary's direction; of the final model alone where no
 other was seen.

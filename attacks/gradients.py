@@ -70,6 +70,14 @@ def _due(state: Alignment, event: Event) -> bool:
     return last is None or event.round - last >= ceil(state.public.rounds / UPDATES_OF_AN_OWNER)
 
 
+class Aligned(NamedTuple):
+    """Inner products [rows] of records' gradients with a movement, their lengths [rows], and that of the movement."""
+
+    product: Floats
+    gradient: Floats
+    movement: float
+
+
 def cosines(state: Alignment, reply: Arrays, rows: Ints) -> Floats:
     """Return the cosine [rows] of each record's gradient at the broadcast model with the descent `broadcast - reply`.
 
@@ -77,6 +85,13 @@ def cosines(state: Alignment, reply: Arrays, rows: Ints) -> Floats:
     Source: Li, Li, Ribeiro, "Effective passive membership inference attacks in federated learning against
     overparameterized models", ICLR 2023, https://openreview.net/forum?id=QsCSLPP55Ku
     """
+    found = aligned(state, reply, rows)
+    lengths = found.gradient * found.movement
+    return np.divide(found.product, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
+
+
+def aligned(state: Alignment, reply: Arrays, rows: Ints) -> Aligned:
+    """Return how each record's gradient at the broadcast model lies to the descent `broadcast - reply`."""
     assert state.broadcast is not None
     parameters = {name: torch.tensor(array) for name, array in state.broadcast.items()}
     dtype = next(iter(parameters.values())).dtype
@@ -85,9 +100,8 @@ def cosines(state: Alignment, reply: Arrays, rows: Ints) -> Floats:
     }
     x, y = torch.from_numpy(state.ask.items.x[rows]).to(dtype), torch.from_numpy(state.ask.items.y[rows])
     pieces = [(inner(g, moved), norms(g)) for g in record_gradients(state.public.apply, parameters, x, y)]
-    products, lengths = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    lengths *= norms({name: value[None] for name, value in moved.items()})
-    return np.asarray(torch.where(lengths > 0, products / lengths, 0.0).numpy())
+    products, lengths = (torch.cat(parts).numpy() for parts in zip(*pieces, strict=True))
+    return Aligned(products, lengths, float(norms({name: value[None] for name, value in moved.items()})))
 
 
 def _finish(state: Alignment, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
@@ -104,16 +118,20 @@ and for the population, which nobody is alleged to hold.
 
 
 class Course(NamedTuple):
-    """Sums of cosines [items] with the movements of the global model, and how many there were."""
+    """Sums over the movements of the global model: inner products [items] with each record's gradients, the squared
+    lengths of these [items], and those of the movements.
+    """
 
     alignment: Alignment
-    total: Floats
-    movements: int
+    product: Floats
+    gradient: Floats
+    movement: float
 
 
 def _start_course(public: Public, ask: Ask) -> Course:
     alignment = _start(public, ask)
-    return Course(alignment, np.zeros(len(alignment.ask.items)), 0)
+    nothing = np.zeros(len(alignment.ask.items))
+    return Course(alignment, nothing, nothing, 0.0)
 
 
 def _follow(state: Course, event: Event) -> Course:
@@ -123,8 +141,12 @@ def _follow(state: Course, event: Event) -> Course:
     if event.kind == "train" and event.round == known.broadcast_round:
         return state
     if known.broadcast is not None and _spaced(state):
-        rows = np.arange(len(known.ask.items))
-        state = state._replace(total=state.total + cosines(known, event.arrays, rows), movements=state.movements + 1)
+        found = aligned(known, event.arrays, np.arange(len(known.ask.items)))
+        state = state._replace(
+            product=state.product + found.product,
+            gradient=state.gradient + found.gradient**2,
+            movement=state.movement + found.movement**2,
+        )
     return state._replace(alignment=known._replace(broadcast=event.arrays, broadcast_round=event.round))
 
 
@@ -134,12 +156,14 @@ def _spaced(state: Course) -> bool:
 
 
 def _finish_course(state: Course, released: Oracle) -> Floats:  # noqa: ARG001 - the movements say it all
-    if not state.movements:
+    if not state.movement:
         raise NotVisible("no two global models in a row crossed this vantage")
-    return np.concatenate([state.total / state.movements, np.zeros(len(state.alignment.ask.population))])
+    lengths = np.sqrt(state.gradient * state.movement)
+    found = np.divide(state.product, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
+    return np.concatenate([found, np.zeros(len(state.alignment.ask.population))])
 
 
 MOVEMENT_COSINE = Signal(_start_course, _follow, _finish_course)
-"""Mean cosine [rows] over the rounds with what the whole cohort did to the global model: all that secure aggregation
-leaves; 0 for the population.
+"""Cosine [rows] with what the whole cohort did to the global model, all rounds as one long vector, so that rounds count
+by what happened in them: all that secure aggregation leaves; 0 for the population.
 """

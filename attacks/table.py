@@ -3,7 +3,7 @@
 from functools import partial
 
 from attacks import decide, learned, lira, rmia
-from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST
+from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
 from attacks.gradients import MOVEMENT_COSINE, UPDATE_COSINE
 from attacks.labels import LABEL_COUNTS
@@ -413,6 +413,18 @@ ATTACKS: dict[str, Attack] = {
         summary="Measures how far the global model moved, from the first to the last one seen, in the direction that "
         "only this canary pushes. Noise of the mechanism is all that hides it.",
         knowledge="The canaries, which the auditor made.",
+        paper=NASR,
+        link=NASR_LINK,
+    ),
+    "canary_update": Attack(
+        name="canary_update",
+        title="Canary, its client's updates",
+        game="canaries",
+        signal=CANARY_UPDATE,
+        test=decide.higher,
+        summary="Adds up how far the updates of the one client that would hold a canary record went its way. No other "
+        "client's noise or training stands between.",
+        knowledge="The canaries, which the auditor made, and which client would hold each.",
         paper=NASR,
         link=NASR_LINK,
     ),

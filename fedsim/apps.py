@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from fedsim.canaries import LOUD, coordinates, direction, spare
+from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
 from fedsim.defences import around, canary_clients, canary_weight, guarded, party_of, plain, recipe, server_side, silent
 from fedsim.dp_sgd import train_alone
@@ -163,7 +163,9 @@ def _private(setup: Bench, world: World, party: int, number: int, params: Params
     own: tuple[int, ...] = ()
     if world.canaries and world.canaries.unit == "record":
         pushed = coordinates(world.canaries, sum(value.numel() for value in params.values()))
-        own = tuple(int(pushed[which]) for which in world.present if which % setup.clients == party)
+        own = tuple(
+            int(pushed[which]) for which in world.present if holder(world.canaries, which, setup.clients) == party
+        )
     noise = generator(setup.seed, world.name, "private", party, "round", number)
     return Private(privacy.clipping_norm, privacy.noise_multiplier, noise, own)
 

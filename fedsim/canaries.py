@@ -40,6 +40,11 @@ def coordinates(canaries: Canaries, parameters: int) -> Ints:
     return generator(canaries.seed, "canaries").choice(parameters, canaries.needed, replace=False)
 
 
+def holder(canaries: Canaries, which: int, clients: int) -> int:
+    """Return the client that a canary is, or that holds it."""
+    return clients + which if canaries.unit == "client" else which % clients
+
+
 def direction(canaries: Canaries, which: int, parameters: int) -> Floats:
     """Return the unit vector [parameters] of a canary."""
     if canaries.direction == "dirac":
@@ -56,7 +61,10 @@ def spare(canaries: Canaries) -> int:
 
 
 def products(canaries: Canaries, first: int, count: int, moved: Floats) -> Floats:
-    """Return the inner product [count] of a movement [parameters] with each of the canaries from `first` on."""
+    """Return how far a movement [parameters] went [count] the way that each of the canaries from `first` on pushes: a
+    client along its direction, a record against it, as descent goes against a gradient.
+    """
+    moved = moved if canaries.unit == "client" else -moved
     if canaries.direction == "dirac":
         return np.asarray(moved[coordinates(canaries, len(moved))[first : first + count]])
     return np.array([direction(canaries, which, len(moved)) @ moved for which in range(first, first + count)])

@@ -551,8 +551,10 @@ def _show_results(record: "Results", folder: Path) -> None:
     _show_privacy(record)
     for claim in record.claims:
         _show_claim(claim)
-    utility = record.utility
-    typer.echo(f"Accuracy  training {_range(utility.train_accuracy)}, test {_range(utility.test_accuracy)}")
+    for setup in record.setups:
+        found, where = setup.utility, f" ({setup.name})" if setup.name else ""
+        accuracy = f"training {_range(found.train_accuracy)}, test {_range(found.test_accuracy)}"
+        typer.echo(f"Accuracy  {accuracy}{where}")
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
 

@@ -150,20 +150,28 @@ def label_study(seed: int, worlds: int = 12, classes: int = 8) -> Study:
 
 
 def canary_study(seed: int, worlds: int = 12, count: int = 8) -> Study:
-    """Return worlds in which canaries that take part push the model in a coordinate of their own, under noise."""
+    """Return worlds in which canary records that take part push their client's model in a coordinate, under noise."""
     rng = generator(seed, "canaries")
-    setup, canaries = public(4), Canaries("client", "dirac", count, seed)
+    setup, canaries = public(4), Canaries("record", "dirac", count, seed)
     shape = {"layer0.weight": (4, 10), "layer0.bias": (4,)}
-    like = {name: np.zeros(size) for name, size in shape.items()}
-    results = []
+    like, results = {name: np.zeros(size) for name, size in shape.items()}, []
     for _ in range(worlds):
         members = rng.random(count) < 0.5
+        pushed = [
+            sum(
+                (direction(canaries, which, 44) for which in range(index, count, CLIENTS) if members[which]),
+                np.zeros(44),
+            )
+            for index in range(CLIENTS)
+        ]
         vector, events = np.zeros(44), []
         for number in range(1, setup.rounds + 1):
+            replies = [vector - push + rng.normal(0.0, 0.5, 44) for push in pushed]
             sent = frozen(shaped(vector, like))
-            events += [Event(number, "train", SERVER, client(index), sent, {}) for index in range(CLIENTS)]
-            vector = vector + rng.normal(0.0, 0.3, 44)
-            vector += sum(direction(canaries, int(which), 44) for which in np.flatnonzero(members))
+            for index, reply in enumerate(replies):
+                events.append(Event(number, "train", SERVER, client(index), sent, {}))
+                events.append(Event(number, "train-reply", client(index), SERVER, frozen(shaped(reply, like)), {}))
+            vector = np.mean(replies, axis=0)
         model = frozen(shaped(vector, like))
         events.append(Event(setup.rounds, "final", SERVER, SERVER, model, {}))
         results.append(World(tuple(events), white_box(setup, model), members))

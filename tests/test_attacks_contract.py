@@ -50,7 +50,7 @@ NEEDS_MODELS_OF_ROUNDS = {
     "canary_product",
     "canary_steepest",
 }
-NEEDS_UPDATES = {"update_cosine", "label_unmixing"}
+NEEDS_UPDATES = {"update_cosine", "label_unmixing", "canary_update"}
 NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 
 
