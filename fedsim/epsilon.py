@@ -115,6 +115,13 @@ def rows(trial: Trial) -> tuple[results.EpsilonRow, ...]:
     )
 
 
+def speaks_of(found: Bound, limit: Spent) -> bool:
+    """Return whether a bound says something about the mechanism that was accounted for: one that assumes Gaussian noise
+    does not where other noise, or sampling, was composed.
+    """
+    return not found.assumes or limit.method == "exact"
+
+
 def alarms(everything: Sequence[Scores], seed: int) -> Iterator[str]:
     """Yield a sentence for each lower bound that lies above the epsilon accounted for; all of them together are wrong
     with a chance of `ALARM` where mechanisms and accounting are sound.
@@ -130,8 +137,8 @@ def alarms(everything: Sequence[Scores], seed: int) -> Iterator[str]:
         found = bound(each, name, confidence, seed)
         audit = each.audit.audit
         limit = accounted_for(each.trial, unit(each.audit), observer(each.audit.vantage), audit.delta)
-        if isinstance(found, Unresolved) or (found.assumes and limit.method != "exact"):
-            continue  # a bound for Gaussian noise says little about any other
+        if isinstance(found, Unresolved) or not speaks_of(found, limit):
+            continue
         if found.epsilon > limit.epsilon:
             yield (
                 f"{audit.name}, {each.attack}: epsilon is at least {found.epsilon:.3g} ({BOUNDS[name].title}, delta "
@@ -150,7 +157,7 @@ def _why(federation: Federation) -> str:
 def against(everything: Sequence[Scores], claim: EpsilonClaim, confidence: float, seed: int) -> list[Bound]:
     """Return the lower bounds that speak about a claim, each at `confidence`."""
     found = [
-        bound(each, name, confidence, seed)
+        (bound(each, name, confidence, seed), accounted_for(each.trial, claim.unit, claim.observer, claim.delta))
         for each in everything
         for name in _names(each)
         if BOUNDS[name].kind == "lower bound"
@@ -162,4 +169,4 @@ def against(everything: Sequence[Scores], claim: EpsilonClaim, confidence: float
             noise_of_clients=isinstance(each.trial.federation.privacy, DistributedPrivacy),
         )
     ]
-    return [each for each in found if isinstance(each, Bound)]
+    return [each for each, limit in found if isinstance(each, Bound) and speaks_of(each, limit)]

@@ -76,6 +76,24 @@ def test_a_broken_mechanism_raises_an_alarm_and_refutes_its_claim(tmp_path: Path
     assert any("canaries, canary_product" in alarm for alarm in record.alarms)
 
 
+def test_a_bound_for_gaussian_noise_says_nothing_about_sampled_clients(tmp_path: Path) -> None:
+    """The mechanism is broken, and only the bound that assumes nothing may say so."""
+    privacy = {**SOUND, "specimen": "no_clipping"}
+    local = {"batch_size": 10, "learning_rate": 0.05}
+    federation = {"rounds": 4, "local": local, "privacy": privacy, "clients_per_round": 0.9}
+    audit = {"name": "canaries", "game": {"name": "canaries", "count": 4}, "attacks": ["canary_product"]}
+    statuses = {}
+    for name in ("f_dp_one_run", "one_run"):
+        folder = tmp_path / name
+        folder.mkdir()
+        heard = {**audit, "vantage": "client:0", "bounds": [name]}
+        record = ran(folder, federation=federation, audits=[heard], worlds=40)
+        statuses[name] = (record.claims[0].status, bool(record.alarms))
+    assert statuses["one_run"] == ("refuted", True)
+    assert not statuses["f_dp_one_run"][1]
+    assert statuses["f_dp_one_run"][0] != "refuted"
+
+
 def test_an_attack_that_learns_from_other_worlds_bounds_nothing(tmp_path: Path) -> None:
     audit = {"name": "records", "attacks": ["lira", "loss"], "bounds": ["one_run"]}
     record = ran(tmp_path, audits=[audit], claims=[], worlds=8)
