@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedsim.accounting import Facts, noise_multiplier
+from fedsim.accounting import Facts, fewest, noise_multiplier
 from fedsim.apps import stock
 from fedsim.attack import Attack
 from fedsim.data import Dataset, Pool, draw_pool, load_dataset
@@ -141,6 +141,8 @@ def _trial(
             raise ScenarioError(
                 f"data.candidates: the coins leave world {world.name} without a single record; use more"
             )
+    known_facts = facts(scenario.federation, pool, scenario.model, worlds)
+    _check_noise(worlds, known_facts)
     probes: dict[str, Probe] = {}
     prepared = []
     for (number, audit), vantage in zip(audits, vantages, strict=True):
@@ -165,7 +167,6 @@ def _trial(
         vantages=tuple(dict.fromkeys(vantages)),
         recipes=recipes,
     )
-    known_facts = facts(scenario.federation, pool, scenario.model, worlds)
     return Trial(setup, scenario.federation, known_facts, worlds, tuple(prepared), job)
 
 
@@ -189,6 +190,20 @@ def _check_references(number: int, audit: Audit, attack: Attack, exam: Exam) -> 
             f"{key}: attack {attack.name!r} of audits.{number} ({audit.name}) needs {attack.min_references} reference "
             f"worlds, and there are {available}; set {key} to {attack.min_references + 1} or more"
         )
+
+
+def _check_noise(worlds: Draw, known: Facts) -> None:
+    """Refuse worlds in which too few clients have records to train on, and so to add the noise accounted for: every
+    round would be given up.
+    """
+    for world in worlds.worlds:
+        if isinstance(world.federation.privacy, DistributedPrivacy):
+            active = sum(len(rows) > 0 for rows in world.rows) + canary_clients(world)
+            if active < (needed := fewest(known)):
+                raise ScenarioError(
+                    f"data.candidates: {active} clients of world {world.name} have records, and distributed noise is "
+                    f"accounted for {needed}; use more candidates or fewer clients"
+                )
 
 
 def _check_strategy(scenario: Scenario, recipes: Recipes) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from attacks import ATTACKS
 from fedsim import results
+from fedsim.errors import ScenarioError
 from fedsim.run import execute
 from fedsim.scenario_file import load
 from fedsim.tables import known, recipes
@@ -140,6 +141,19 @@ def test_a_target_epsilon_is_met_by_the_noise_that_ran(tmp_path: Path) -> None:
     assert accounted.epsilon == pytest.approx(5.0, rel=1e-3)
     assert setup.noise_multiplier is not None
     assert setup.noise_multiplier > 1
+
+
+def test_distributed_noise_wants_enough_clients_with_records(tmp_path: Path) -> None:
+    """Else each round is given up for want of noise, and a model that never moved would look private."""
+    federation = {
+        "rounds": 2,
+        "secure_aggregation": {"protocol": "ideal", "weights": "uniform"},
+        "privacy": {"name": "distributed", "noise_multiplier": 4.0},
+    }
+    data = {"source": "digits", "clients": 20, "candidates": 30, "test": 40}
+    audit = {"name": "records", "attacks": ["loss"]}
+    with pytest.raises(ScenarioError, match="accounted for 20"):
+        ran(tmp_path, federation=federation, data=data, audits=[audit], claims=[])
 
 
 @pytest.mark.slow
