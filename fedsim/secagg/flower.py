@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from flwr.app import Array as FlowerArray
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedsim.grid import ARRAYS, CONFIG, METRICS, decoded
+from fedsim.grid import ARRAYS, CONFIG, ERROR_CODE, METRICS, REFUSED, decoded
 from fedsim.secagg import client, server
 from fedsim.secagg.client import State
 from fedsim.secagg.codec import Codec
@@ -96,8 +96,8 @@ def secure_app(app: ClientApp, recipe: Callable[[], Recipe], chance: Chance) -> 
     """Return a ClientApp that trains as `app` does, and sends its update under masks (or to the trusted party).
 
     recipe: says what was agreed on, once the client runs. The app's own mods see the messages of training as without
-    secure aggregation. Where the protocol forbids an answer it raises Refused, which Flower's runtimes deliver as an
-    error.
+    secure aggregation. Where the protocol forbids an answer it answers with an error that begins with `REFUSED`:
+    Flower's own runtimes would wrap an exception, each in its way.
     """
 
     def keys(message: Message, context: Context) -> Message:
@@ -122,7 +122,10 @@ def secure_app(app: ClientApp, recipe: Callable[[], Recipe], chance: Chance) -> 
 
     class Secure(ClientApp):
         def __call__(self, message: Message, context: Context) -> Message:
-            return answers.get(message.metadata.message_type, app)(message, context)
+            try:
+                return answers.get(message.metadata.message_type, app)(message, context)
+            except Refused as reason:
+                return Message(Error(ERROR_CODE, f"{REFUSED}{reason}"), reply_to=message)
 
     return Secure()
 
@@ -136,6 +139,8 @@ def _masked_update(
     hashed = model_hash(_only(message.content, ArrayRecord)) if recipe.settings.consistency else b""
     state = client.open_shares(recipe.settings, _recall(context), request, hashed)
     reply = _update(recipe, chance, message, context, call_next)
+    if reply.has_error():
+        return reply
     state, masked = client.mask(recipe.settings, state, _integers(reply))
     reply.content[ARRAYS] = _record({MASKED: masked})
     _remember(context, state)
