@@ -289,42 +289,6 @@ def gaussian_pair_epsilon(
     )
 
 
-# What epsilon permits.
-
-
-def largest_tpr(fpr: float, epsilon: float, delta: float) -> float:
-    """Return the largest true-positive rate that (epsilon, delta)-DP permits a test with this false-positive rate.
-
-    Args:
-        fpr: in [0, 1].
-        epsilon: at least 0.
-        delta: in [0, 1).
-
-    Source: Kairouz, Oh and Viswanath (2015), https://arxiv.org/abs/1311.0776
-    """
-    return float(min(1.0, np.exp(min(epsilon, 700.0)) * fpr + delta, 1 - np.exp(-epsilon) * (1 - delta - fpr)))
-
-
-def violated(
-    false_positives: int,
-    non_members: int,
-    false_negatives: int,
-    members: int,
-    epsilon: float,
-    delta: float,
-    confidence: float,
-) -> bool:
-    """Return whether a test's errors, out of independent trials, are fewer than (epsilon, delta)-DP permits.
-
-    Args:
-        epsilon: at least 0.
-        the others: as `clopper_pearson_epsilon`; the test must have been fixed beforehand.
-
-    Source: as `clopper_pearson_epsilon`.
-    """
-    return clopper_pearson_epsilon(false_positives, non_members, false_negatives, members, delta, confidence) > epsilon
-
-
 # Bounds from scores. Each `make` takes scores [worlds, items], members and asked (bool, alike), delta, confidence and a
 # generator, and returns a Bound or why there is none.
 

@@ -44,37 +44,6 @@ def gaussian(shape: tuple[int, ...], std: float, rng: np.random.Generator) -> Fl
     return rng.standard_normal(shape) * std
 
 
-def analytic_gaussian_sigma(epsilon: float, delta: float, sensitivity: float) -> float:
-    """Return the least standard deviation of Gaussian noise that makes one release (epsilon, delta)-private.
-
-    Args:
-        epsilon: > 0, of any size.
-        delta: in (0, 1).
-        sensitivity: the largest L2 distance that a neighbour moves what is released, > 0.
-
-    Raises:
-        ValueError: an argument is out of range.
-
-    Source: Balle and Wang, "Improving the Gaussian mechanism for differential privacy" (2018),
-        https://arxiv.org/abs/1805.06530
-    """
-    _positive("epsilon", epsilon)
-    _positive("the sensitivity", sensitivity)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be in (0, 1), got {delta}")
-    return sensitivity * float(dp_library().get_sigma_gaussian(epsilon, delta))
-
-
-def classical_gaussian_sigma(epsilon: float, delta: float, sensitivity: float) -> float:
-    """Return the standard deviation of the textbook, sensitivity sqrt(2 ln(1.25 / delta)) / epsilon: proved for
-    epsilon < 1 only, and too small for large epsilon. To show the mistake with, never to protect anybody.
-
-    Source: Dwork and Roth, "The algorithmic foundations of differential privacy" (2014), theorem A.1,
-        https://doi.org/10.1561/0400000042
-    """
-    return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
-
-
 # Adaptive clipping
 
 

@@ -17,10 +17,8 @@ from fedsim.audit import (
     f_dp_one_run_mu,
     gaussian_epsilon,
     gaussian_pair_epsilon,
-    largest_tpr,
     one_run_epsilon,
     one_run_p_value,
-    violated,
 )
 from fedsim.intervals import Unresolved
 from fedsim.metrics import Bools, Floats
@@ -203,22 +201,6 @@ def test_published_table_of_gaussian_mechanisms(sigma: float, epsilon: float, on
     assert max(ours) == pytest.approx(one_run, abs=0.15)
     assert max(gauss) == pytest.approx(f_dp, rel=0.12)
     assert max(ours) < max(gauss) < epsilon
-
-
-@pytest.mark.parametrize(("epsilon", "expected"), [(0.5, 0.0016), (1, 0.0027), (2, 0.0074), (4, 0.0546)])
-def test_what_epsilon_permits(epsilon: float, expected: float) -> None:
-    assert largest_tpr(0.001, epsilon, 0.0) == pytest.approx(expected, abs=6e-5)
-    assert largest_tpr(0.5, epsilon, 0.0) == pytest.approx(1 - 0.5 * np.exp(-epsilon))  # the other side's cap
-    assert largest_tpr(1.0, epsilon, 0.1) == 1.0
-    assert largest_tpr(0.0, 1e4, 0.1) == pytest.approx(0.1)
-
-
-def test_rates_within_the_cap_violate_nothing() -> None:
-    trials, fpr = 100_000, 0.01
-    tpr = largest_tpr(fpr, 1.0, 0.0)
-    at_cap = (int(fpr * trials), trials, int((1 - tpr) * trials), trials)
-    assert not violated(*at_cap, 1.0, 0.0, 0.95)
-    assert violated(*at_cap, 0.8, 0.0, 0.95)
 
 
 # False alarms where nothing leaks, and what the test of them must reject.

@@ -47,32 +47,6 @@ def test_an_update_without_length_is_refused(bad: float) -> None:
         m.clip(np.array([1.0, bad]), 1.0)
 
 
-# The analytic Gaussian
-
-
-@settings(deadline=None)
-@given(st.floats(0.01, 50), st.floats(1e-10, 0.1), st.floats(0.1, 10))
-def test_the_analytic_sigma_spends_exactly_delta(epsilon: float, delta: float, sensitivity: float) -> None:
-    """By the formula of Balle and Wang (2018), theorem 8, which holds with equality."""
-    mu = sensitivity / m.analytic_gaussian_sigma(epsilon, delta, sensitivity)
-    normal = scipy.stats.norm
-    spent = normal.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * normal.cdf(-mu / 2 - epsilon / mu)
-    assert spent == pytest.approx(delta, rel=1e-5)
-
-
-def test_the_textbook_sigma_is_too_small_for_large_epsilon() -> None:
-    """And wasteful for small ones: that is what the comparison shows."""
-    assert m.classical_gaussian_sigma(0.5, 1e-5, 1.0) > m.analytic_gaussian_sigma(0.5, 1e-5, 1.0)
-    assert m.classical_gaussian_sigma(20.0, 1e-5, 1.0) < m.analytic_gaussian_sigma(20.0, 1e-5, 1.0)
-    assert m.classical_gaussian_sigma(1.0, 1e-5, 1.0) == pytest.approx(4.8448, abs=1e-4)
-
-
-@pytest.mark.parametrize(("epsilon", "delta", "sensitivity"), [(0.0, 0.1, 1.0), (1.0, 0.0, 1.0), (1.0, 0.1, 0.0)])
-def test_an_impossible_guarantee_is_refused(epsilon: float, delta: float, sensitivity: float) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        m.analytic_gaussian_sigma(epsilon, delta, sensitivity)
-
-
 # Adaptive clipping
 
 
