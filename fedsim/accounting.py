@@ -263,8 +263,8 @@ def _distributed(
     counted = fewest(facts) - (observer == "participant")
     if counted < 1:
         return _none("A participant knows the noise of the only client counted on, its own.")
-    expected, most = _expected(facts), _most(facts)
-    grid = lattice(privacy.clipping_norm, multiplier, expected, most, facts.parameters)
+    expected = _expected(facts)
+    grid = lattice(privacy.clipping_norm, multiplier, expected, facts.clients, facts.parameters)
     if grid.std < 0.5:
         return _none(f"A client's integers have noise of standard deviation {grid.std:.2g}, too little to account for.")
     moved = 2 if unit == "record" else 1
@@ -317,10 +317,6 @@ def fewest(facts: Facts) -> int:
 
 def _expected(facts: Facts) -> float:
     return facts.per_round * facts.clients if facts.sampling == "poisson" else facts.per_round
-
-
-def _most(facts: Facts) -> int:
-    return facts.clients if facts.sampling == "poisson" else round(facts.per_round)
 
 
 def _rounds(facts: Facts) -> str:

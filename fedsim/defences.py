@@ -19,7 +19,7 @@ from fedsim.mechanisms import clip, distributed_codec, fewest, gaussian, next_no
 from fedsim.randomness import generator
 from fedsim.scenario import AdaptivePrivacy, CentralPrivacy, DistributedPrivacy, DropOut, LocalPrivacy
 from fedsim.secagg.codec import Codec, fixed_point
-from fedsim.secagg.flower import Chance, Recipe, client_entropy, secure_app, secure_round
+from fedsim.secagg.flower import Chance, Recipe, client_entropy, secure_app, secure_replies, secure_round
 from fedsim.secagg.protocol import Settings
 from fedsim.transcript import Arrays
 from fedsim.vectors import Floats, flat, shaped
@@ -95,10 +95,15 @@ def server_side(seed: int, world: World, clients: int, current: Current) -> Hand
     federation = world.federation
     privacy, secure = federation.privacy, federation.secure_aggregation
     if isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and mistake(privacy) != "flower_dp_weighted":
-        return partial(_noisy, _Central(seed, world, privacy, expected_clients(world, clients), current))
+        return partial(_noisy, _Central(seed, world, privacy, clients, current))
     if secure is None:
         return None
-    return lambda messages, grid: _opened(seed, world, clients, current, messages, grid)
+
+    def opened(messages: list[Message], grid: ScenarioGrid) -> list[Message]:
+        agreed = recipe(world, clients, len(flat(current())))
+        return secure_replies(agreed, chance(lambda: seed, world), messages, grid)
+
+    return opened
 
 
 class _Central(NamedTuple):
@@ -107,41 +112,21 @@ class _Central(NamedTuple):
     seed: int
     world: World
     privacy: CentralPrivacy | AdaptivePrivacy
-    expected: float
+    clients: int
     current: Current
-
-
-def _opened(
-    seed: int, world: World, clients: int, current: Current, messages: list[Message], grid: ScenarioGrid
-) -> list[Message]:
-    """Return the one reply that secure aggregation leaves; none where the round was given up."""
-    opened = _sum(seed, world, clients, current, messages, grid)
-    if opened is None:
-        return []
-    mean, weight = opened
-    return [answer(grid, current(), flat(current()) + mean, weight)]
-
-
-def _sum(
-    seed: int, world: World, clients: int, current: Current, messages: list[Message], grid: ScenarioGrid
-) -> tuple[Floats, float] | None:
-    """Return the mean update of a round under secure aggregation and its weight, or None."""
-    parameters = len(flat(current()))
-    found = secure_round(recipe(world, clients, parameters), chance(lambda: seed, world), messages, grid)
-    return (found.mean, found.weight) if found else None
 
 
 def _noisy(central: _Central, messages: list[Message], grid: ScenarioGrid) -> list[Message]:
     """Return the one reply that central privacy leaves: the model moved by the noisy mean of the clipped updates. It is
     there even where nobody took part, or the noise would tell that.
     """
-    seed, world, privacy, expected, current = central
-    before = flat(current())
+    seed, world, privacy, clients, current = central
+    before, expected = flat(current()), expected_clients(world, clients)
     rng = generator(seed, world.name, "central noise", grid.round)
     norm, std = privacy.clipping_norm, noise_std(privacy)
     if world.federation.secure_aggregation:  # the clients clip, as nobody else sees their updates
-        opened = _sum(seed, world, round(expected), current, messages, grid) if messages else None
-        total = opened[0] * opened[1] if opened else np.zeros(len(before))
+        opened = secure_round(recipe(world, clients, len(before)), chance(lambda: seed, world), messages, grid)
+        total = opened.mean * opened.weight if opened else np.zeros(len(before))
     else:
         updates = [flat(_arrays(reply)) - before for reply in grid.exchange(messages)]
         if isinstance(privacy, AdaptivePrivacy):
@@ -173,11 +158,9 @@ def mistake(privacy: CentralPrivacy | AdaptivePrivacy) -> str | None:
     return privacy.specimen if isinstance(privacy, CentralPrivacy) else None
 
 
-def answer(grid: ScenarioGrid, like: Arrays, model: Floats, weight: float = 1.0) -> Message:
+def answer(grid: ScenarioGrid, like: Arrays, model: Floats) -> Message:
     """Return the one reply that the strategy gets in place of the clients': a model [d]."""
-    content = RecordDict(
-        {ARRAYS: encoded(shaped(model, like)), METRICS: MetricRecord({"num-examples": weight, "train_loss": 0.0})}
-    )
+    content = RecordDict({ARRAYS: encoded(shaped(model, like)), METRICS: MetricRecord({"num-examples": 1.0})})
     asked = Message(RecordDict(), next(iter(grid.roster)), "train")
     return Message(content, reply_to=asked)
 
