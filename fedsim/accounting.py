@@ -65,6 +65,10 @@ class Facts:
     """Central privacy inside secure aggregation: the distance of two neighbouring values after quantisation, by which
     rounding may lengthen an update in each coordinate.
     """
+    drawn_from: int | None = None
+    """Clients among whom a fixed number is drawn, at the fewest: those that hold records (None: all)."""
+    own_client: bool = False
+    """Whether the clients run an app of their own, of whose local training nothing is known."""
     clear_metrics: bool = False
     """Whether clients send the training loss, or anything else computed from their data, beside the update."""
 
@@ -219,21 +223,29 @@ def _central(privacy: Privacy, multiplier: float, facts: Facts, unit: Unit, obse
     if isinstance(privacy, AdaptivePrivacy):
         noise += ", part of it spent on the count that moves the norm"
     twice = unit == "record"
-    if facts.sampling == "poisson":
+    adaptive = isinstance(privacy, AdaptivePrivacy) and not twice
+    if facts.sampling == "poisson" and not facts.secure:
         epsilon = _poisson(ratio, facts.per_round, facts.rounds, twice).epsilon(delta)
         reason = f"{noise}; each client joins with probability {facts.per_round:g}, unknown to others."
         return Cost(epsilon, "PLD", OTHER_RECORD if twice else JOINS, reason)
+    if adaptive:  # zero in place of a long update moves the count by one, not by a half
+        on_updates = update_noise_multiplier(multiplier, _expected(facts))
+        ratio = (on_updates**-2 + mechanisms.count_std(_expected(facts)) ** -2) ** -0.5
     plain = gdp_epsilon((2 if twice else 1) * math.sqrt(facts.rounds) / ratio, delta)
+    if facts.sampling == "poisson":
+        reason = f"{noise}; as if each client were in every round: which rounds are given up depends on who joins."
+        return Cost(plain, "exact", OTHER_RECORD if twice else CLIENT, reason)
     if facts.sampling == "all":
         reason = f"{noise}; each client is in every round."
         return Cost(plain, "exact", OTHER_RECORD if twice else CLIENT, reason)
     # A participant knows whether it was drawn itself; at worst it was not, and the others shared all the places.
-    others = facts.clients - (observer == "participant")
+    available = facts.clients if facts.drawn_from is None else facts.drawn_from
+    others = available - (observer == "participant")
     share = min(1.0, facts.per_round / others) if others else 1.0
     drawn = _fixed(ratio / 2, share, facts.rounds, delta)
     if drawn < plain:
         adjacency = OTHER_RECORD if twice else OTHER_CLIENT
-        reason = f"{noise}; {facts.per_round:g} of {facts.clients} clients drawn in secret each round (sensitivity 2)."
+        reason = f"{noise}; {facts.per_round:g} of {available} clients drawn in secret each round (sensitivity 2)."
         return Cost(drawn, "RDP", adjacency, reason)
     reason = f"{noise}; a fixed number of clients is drawn, which gains nothing here: as if one were in every round."
     return Cost(plain, "exact", OTHER_RECORD if twice else CLIENT, reason)
@@ -285,6 +297,8 @@ def _record(_privacy: Privacy, multiplier: float, facts: Facts, unit: Unit, obse
     """DP-SGD inside each client, accounted for the client that it costs most; nobody sees more than the server."""
     if observer == "server" and facts.clear_metrics:
         return _none(CLEAR)
+    if facts.own_client:
+        return _none("The clients train with an app of their own, and nothing is known of the noise in it.")
     if unit == "client":
         return _group(multiplier, facts, delta)
     sizes = _costly(multiplier, facts, delta)
@@ -311,7 +325,9 @@ def fewest(facts: Facts) -> int:
     the threshold's share of those expected. What opens the sum has to hold this line.
     """
     return mechanisms.fewest(
-        _expected(facts), facts.threshold, facts.sampling != "poisson" and facts.drop_out_update == 0
+        _expected(facts),
+        facts.threshold,
+        facts.sampling != "poisson" and facts.drop_out_update == 0,
     )
 
 

@@ -314,7 +314,9 @@ def _shown(bound: Bound) -> str:
     return f"{bound.epsilon:.4g} ({bound.name}, {confidence}, delta {bound.delta:g}{assumes})"
 
 
-def epsilon_verdict(claimed: EpsilonClaim, accounted: Spent | None, bounds: Sequence[Bound]) -> Verdict:
+def epsilon_verdict(
+    claimed: EpsilonClaim, accounted: Spent | None, bounds: Sequence[Bound], specimen: str | None = None
+) -> Verdict:
     """Return the verdict on the claim of an epsilon.
 
     Refuted where a lower bound lies above it; not refuted where the accountant gives no more and no bound contradicts
@@ -326,6 +328,7 @@ def epsilon_verdict(claimed: EpsilonClaim, accounted: Spent | None, bounds: Sequ
         accounted: what the accountant says of the claim's unit and observer; None where there is no accountant.
         bounds: from the audits that count against the claim (`counts_against`), together at the confidence of the
             verdict: each at `bonferroni(confidence, len(bounds))`.
+        specimen: a deliberate mistake of this setup, which the accountant was not told of.
     """
     claim = f"the claimed {claimed.epsilon:g} (delta {claimed.delta:g})"
     if (found := exceeding(claimed.epsilon, claimed.delta, bounds)) is not None:
@@ -344,6 +347,8 @@ def epsilon_verdict(claimed: EpsilonClaim, accounted: Spent | None, bounds: Sequ
         return Verdict("inconclusive", f"{account}, which says nothing about {claim}, and {tested}.")
     if accounted.epsilon > claimed.epsilon:
         return Verdict("inconclusive", f"{account}, more than {claim}, and {tested}.")
+    if specimen:
+        return Verdict("inconclusive", f"{account}, but that is the recipe without its deliberate mistake {specimen}.")
     if not lower:
         return Verdict("not refuted", f"{account}, no more than {claim}; {tested}.")
     largest = _shown(max(lower, key=lambda each: each.epsilon))

@@ -555,6 +555,8 @@ def _show_results(record: "Results", folder: Path) -> None:
         found, where = setup.utility, f" ({setup.name})" if setup.name else ""
         accuracy = f"training {_range(found.train_accuracy)}, test {_range(found.test_accuracy)}"
         typer.echo(f"Accuracy  {accuracy}{where}")
+        if setup.aborted:
+            typer.echo(f"          {setup.aborted} of {setup.tried} rounds were given up by secure aggregation{where}")
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
 
@@ -581,6 +583,7 @@ def _show_privacy(record: "Results") -> None:
             table.add_row(f"{finding.audit}, {finding.attack}", bound.name, about, most, _epsilon(bound.accounted))
         _console().print(table)
         typer.echo()
+        _bullets(sorted({f"{f.audit}, {f.attack}, {b.name}: {b.reason}" for f, b in bounds if b.reason}))
 
 
 def _table(*columns: str) -> Table:

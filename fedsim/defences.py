@@ -4,7 +4,7 @@ aggregation. Everything here is Flower glue; the mechanisms are in `mechanisms`,
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -70,21 +70,17 @@ def silent(seed: int, world: World) -> Silent | None:
     rates = world.federation.drop_out
     if rates == DropOut():
         return None
-    ideal = world.federation.secure_aggregation is not None and world.federation.secure_aggregation.protocol == "ideal"
-
-    def falls(number: int, stage: str, party: int) -> bool:
-        rate = float(getattr(rates, stage))
-        return rate > 0 and generator(seed, world.name, "drop out", stage, number, party).random() < rate
 
     def is_silent(number: int, kind: str, party: int) -> bool:
-        stage = STAGES.get(kind)
-        if stage is None:
-            return False
-        # With a trusted aggregator one message stands for the first three stages of the protocol.
-        stages = ("keys", "shares", "update") if ideal else (stage,)
-        return any(falls(number, each, party) for each in stages)
+        return kind in STAGES and falls_silent(seed, world, number, STAGES[kind], party)
 
     return is_silent
+
+
+def falls_silent(seed: int, world: World, number: int, stage: str, party: int) -> bool:
+    """Return whether a client falls silent at a stage of a round."""
+    rate = float(getattr(world.federation.drop_out, stage))
+    return rate > 0 and generator(seed, world.name, "drop out", stage, number, party).random() < rate
 
 
 # At the server
@@ -232,6 +228,7 @@ def chance(seed: Callable[[], int], world: World) -> Chance:
         entropy=lambda party: client_entropy(seed(), world.name, party),
         rounding=lambda party, number: generator(seed(), world.name, "rounding", party, number),
         graph=lambda number: generator(seed(), world.name, "graph", number),
+        lost=lambda number, stage, party: falls_silent(seed(), world, number, stage, party),
     )
 
 
@@ -247,7 +244,14 @@ def guarded(app: ClientApp, world: World, seed: Callable[[], int], agreed: Calla
         app = _with(mod, app)
     if world.federation.secure_aggregation is None:
         return app
-    return secure_app(app, cache(agreed), chance(seed, world))
+    known: list[Recipe] = []  # worked out once, where the client runs
+
+    def once() -> Recipe:
+        if not known:
+            known.append(agreed())
+        return known[0]
+
+    return secure_app(app, once, chance(seed, world))
 
 
 def _with(mod: Mod, app: ClientApp) -> ClientApp:

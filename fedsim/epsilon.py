@@ -46,6 +46,15 @@ def accounted(trial: Trial, delta: float | None = None) -> tuple[Spent, ...]:
     return spent(trial.federation.privacy, trial.facts, delta)
 
 
+def worst(trials: Sequence[Trial], delta: float | None = None) -> tuple[Spent, ...]:
+    """Return what the accountant gives every observer of a setup: the largest epsilon of its games, whose worlds differ
+    in who is there, with canary clients and without.
+    """
+    asked = dict.fromkeys((trial.federation.privacy, each) for trial in trials for each in (trial.bare, trial.facts))
+    tables = [spent(privacy, facts, delta) for privacy, facts in asked]
+    return tuple(max(row, key=lambda each: each.epsilon) for row in zip(*tables, strict=True))
+
+
 def accounted_for(trial: Trial, what: Unit, who: Observer, delta: float) -> Spent:
     """Return what the accountant gives one observer."""
     return next(row for row in accounted(trial, delta) if (row.unit, row.observer) == (what, who))
@@ -99,8 +108,8 @@ def finite(epsilon: float) -> float | None:
     return epsilon if math.isfinite(epsilon) else None
 
 
-def rows(trial: Trial) -> tuple[results.EpsilonRow, ...]:
-    """Return the table of a trial as a record has it."""
+def rows(trials: Sequence[Trial]) -> tuple[results.EpsilonRow, ...]:
+    """Return the table of a setup as a record has it."""
     return tuple(
         results.EpsilonRow(
             unit=row.unit,
@@ -111,7 +120,7 @@ def rows(trial: Trial) -> tuple[results.EpsilonRow, ...]:
             adjacency=row.adjacency,
             reason=row.reason,
         )
-        for row in accounted(trial)
+        for row in worst(trials)
     )
 
 

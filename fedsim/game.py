@@ -465,7 +465,7 @@ def _canaries(scenario: Scenario, pool: Pool, game: CanaryGame) -> Draw:
             members=members,
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),
-            blind=np.broadcast_to(np.eye(game.count), (len(positions), game.count, game.count)),
+            blind=np.broadcast_to(np.arange(game.count, dtype=np.float64)[:, None], (len(positions), game.count, 1)),
             owner=np.full(game.count, -1),
             new_items=False,  # the auditor made them alike, and asks about all of them
         )

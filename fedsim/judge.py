@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -298,8 +299,12 @@ def claims(
     *,
     bounds: Bounds = lambda _claim, _confidence: (),
     accounted: Accounted = lambda _claim: None,
+    setups: Mapping[str | None, results.SetupFound] = MappingProxyType({}),
 ) -> list[results.Claim]:
-    """Return the verdict on each claim, all judged together."""
+    """Return the verdict on each claim, all judged together.
+
+    setups: what each setup came to. Nobody is cleared by a training most of whose rounds were given up.
+    """
 
     def judge(statement: Claim, confidence: float) -> results.Claim:
         match statement:
@@ -308,11 +313,33 @@ def claims(
             case DifferenceClaim():
                 return _difference_claim(statement, scored, confidence)
             case EpsilonClaim():
-                return _epsilon_claim(statement, bounds, accounted(statement), confidence)
+                specimen = _specimen(setups.get(statement.setup))
+                return _epsilon_claim(statement, bounds, accounted(statement), confidence, specimen)
 
     judges = [partial(judge, statement) for statement in statements]
     found = holm(judges, [statement.confidence for statement in statements])
-    return [dataclasses.replace(claim, confidence=confidence) for claim, confidence in found]
+    judged = [dataclasses.replace(claim, confidence=confidence) for claim, confidence in found]
+    return [_trained(claim, setups.get(_setup_of(claim, scored))) for claim in judged] if setups else judged
+
+
+def _setup_of(claim: results.Claim, scored: Sequence[Scored]) -> str | None:
+    if isinstance(claim.claim, results.EpsilonStated):
+        return claim.claim.setup
+    return next(each.finding.setup for each in scored if each.finding.audit == claim.claim.audit)
+
+
+def _trained(claim: results.Claim, setup: results.SetupFound | None) -> results.Claim:
+    """Return a claim, open where it would be cleared by a training that hardly took place."""
+    if setup is None or claim.status != "not refuted" or setup.aborted <= setup.tried / 2:
+        return claim
+    reason = f"{setup.aborted} of {setup.tried} rounds were given up, so there is next to no training to judge."
+    return dataclasses.replace(claim, status="inconclusive", reason=reason)
+
+
+def _specimen(setup: results.SetupFound | None) -> str | None:
+    """Return the deliberate mistake of a setup, if there is one."""
+    parts = (setup.privacy, setup.secure_aggregation) if setup else ()
+    return next((str(part["specimen"]) for part in parts if part and part.get("specimen")), None)
 
 
 def _metric_claim(statement: MetricClaim, scored: Sequence[Scored], confidence: float) -> results.Claim:
@@ -370,12 +397,12 @@ def _minus(above: Found, below: Found) -> Found:
 
 
 def _epsilon_claim(
-    statement: EpsilonClaim, bounds: Bounds, accounted: Spent | None, confidence: float
+    statement: EpsilonClaim, bounds: Bounds, accounted: Spent | None, confidence: float, specimen: str | None
 ) -> results.Claim:
     """Return the verdict on an epsilon from all bounds that count against it, at a confidence they share."""
     several = sum(each.kind == "lower bound" for each in bounds(statement, confidence))
     found = bounds(statement, bonferroni(confidence, several)) if several > 1 else bounds(statement, confidence)
-    final = epsilon_verdict(statement, accounted, found)
+    final = epsilon_verdict(statement, accounted, found, specimen)
     lower = [each.epsilon for each in found if each.kind == "lower bound" and each.delta >= statement.delta]
     return results.Claim(
         claim=results.EpsilonStated(**statement.model_dump()),
@@ -466,8 +493,11 @@ def _epsilon_sentence(statement: EpsilonClaim) -> str:
     return f"{setup}: to {observer}, the whole training is {pair}-differentially private for each {statement.unit}."
 
 
-def setup(trial: Trial, left: Sequence[WorldResult]) -> results.SetupFound:
-    """Return what the federation of a trial came to in these worlds: its defences, what they buy, what they cost."""
+def setup(trials: Sequence[Trial], left: Sequence[WorldResult]) -> results.SetupFound:
+    """Return what a setup came to: its defences, what they buy in the worlds of all its games, what they cost in those
+    of the first.
+    """
+    trial = trials[0]
     federation = trial.federation
     privacy, secure = federation.privacy, federation.secure_aggregation
     return results.SetupFound(
@@ -475,10 +505,11 @@ def setup(trial: Trial, left: Sequence[WorldResult]) -> results.SetupFound:
         secure_aggregation=secure.model_dump(mode="json") if secure else None,
         privacy=privacy.model_dump(mode="json") if privacy else None,
         noise_multiplier=privacy.noise_multiplier if privacy else None,
-        epsilons=epsilon.rows(trial),
+        epsilons=epsilon.rows(trials),
         utility=utility(left, measured_rounds(federation.rounds)),
         rounds=federation.rounds,
         aborted=sum(each.aborted for each in left),
+        tried=len(left) * federation.rounds,
     )
 
 

@@ -148,6 +148,26 @@ def distributed_in_clear(d: Defences) -> Remarks:
         yield Remark((*d.place, "privacy", "name"), "error", text, "add `secure_aggregation`, or use name: local")
 
 
+def sum_of_one(d: Defences) -> Remarks:
+    """A sum over one client is its update."""
+    if d.secure and d.cohort < 2:
+        text = "with fewer than two clients a round, the sum is one client's update, and every round is given up"
+        yield Remark((*d.place, "secure_aggregation"), "error", text, "use more clients, or more of them a round")
+
+
+def rounds_given_up(d: Defences) -> Remarks:
+    """A round needs the threshold's share of its clients to arrive."""
+    if d.secure is None or d.cohort < 2:
+        return
+    stays, least = 1.0, math.ceil(d.secure.threshold * d.cohort - 1e-9)
+    for stage in ("keys", "shares", "update", "unmask"):
+        stays *= 1 - getattr(d.drop_out, stage)
+    chance = sum(math.comb(d.cohort, k) * stays**k * (1 - stays) ** (d.cohort - k) for k in range(least, d.cohort + 1))
+    if chance < 0.5:
+        text = f"with these drop-outs a round comes to its end about {chance:.0%} of the time"
+        yield Remark((*d.place, "drop_out"), "warning", text, "lower the threshold, or the drop-outs")
+
+
 def weights_by_examples(d: Defences) -> Remarks:
     """The sensitivity of a mechanism on clients assumes that all count the same."""
     if d.secure and d.secure.weights == "examples" and d.privacy and _unit(d.privacy) == "client":
@@ -408,6 +428,8 @@ PER_DEFENCE: dict[str, Callable[[Defences], Remarks]] = {
         single_updates,
         distributed_in_clear,
         weights_by_examples,
+        sum_of_one,
+        rounds_given_up,
         training_looks_back,
         adaptive_in_secret,
         drop_out_of_no_stage,

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedsim.accounting import spent
 from fedsim.apps import Bench, bench, cohort_size
 from fedsim.attack import score
 from fedsim.engine import chunks, fitting_workers, world_bytes
+from fedsim.epsilon import worst
 from fedsim.errors import NotVisible
 from fedsim.game import asked, asked_from
 from fedsim.job import Job, Recipes, WorldResult, client_name
@@ -79,13 +79,14 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memor
 
 def _epsilons(prepared: Prepared) -> dict[str, str]:
     """Return what the accountant gives each observer of each setup that adds noise."""
-    found = {}
-    for trial in prepared.trials:
-        for row in spent(trial.federation.privacy, trial.facts) if trial.federation.privacy else ():
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys(trial.setup for trial in prepared.trials if trial.federation.privacy):
+        for row in worst([trial for trial in prepared.trials if trial.setup == name]):
             value = f"{row.epsilon:.3g} ({row.delta:g})" if math.isfinite(row.epsilon) else "infinite"
-            setup = f"{trial.setup}, " if trial.setup else ""
-            found[f"{setup}{row.unit}, {row.observer}"] = f"{value}: {row.reason}"
-    return found
+            setup = f"{name}, " if name else ""
+            why = f"{row.reason} Neighbours differ in {row.adjacency}." if math.isfinite(row.epsilon) else row.reason
+            found.setdefault((value, why), []).append(f"{setup}{row.unit}, {row.observer}")
+    return {"; ".join(who): f"{value}: {why}" for (value, why), who in found.items()}
 
 
 class _Speed(NamedTuple):

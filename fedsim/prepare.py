@@ -1,6 +1,6 @@
 """From a scenario to what has to run: the pool, the worlds of each game, and what is measured in them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsim.accounting import Facts, fewest, noise_multiplier
@@ -13,7 +13,7 @@ from fedsim.game import Draw, Exam, asked, asked_from, draw, title
 from fedsim.job import Job, Probe, Recipes
 from fedsim.models import parameter_count
 from fedsim.randomness import generator
-from fedsim.scenario import Audit, DistributedPrivacy, Federation, ModelChoice, Scenario
+from fedsim.scenario import Audit, CanaryGame, DistributedPrivacy, Federation, Scenario
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
 
@@ -38,6 +38,7 @@ class Trial:
     setup: str | None
     federation: Federation
     facts: Facts
+    bare: Facts  # the same without an auditor's canaries: the federation that is spoken of
     draw: Draw
     audits: tuple[PreparedAudit, ...]
     job: Job
@@ -70,9 +71,13 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     for number, audit in enumerate(scenario.audits):
         alike.setdefault((audit.setup, title(audit.game)), []).append((number, audit))
     trials = []
-    for (setup, _), audits in alike.items():
-        changed = scenario.model_copy(update={"federation": in_setup(scenario, setup)})
-        trials.append(_trial(changed, setup, pool, audits, attacks, recipes))
+    for setup in dict.fromkeys(setup for setup, _ in alike):
+        games = [audits for (name, _), audits in alike.items() if name == setup]
+        whole = scenario.model_copy(update={"federation": in_setup(scenario, setup)})
+        known = _calibrated(whole, setup, pool, games, recipes)
+        trials += [_trial(known, setup, pool, audits, attacks, recipes) for audits in games]
+    order = list(alike)
+    trials.sort(key=lambda trial: order.index((trial.setup, title(trial.audits[0].audit.game))))
     return Prepared(scenario, pool, tuple(trials))
 
 
@@ -85,12 +90,14 @@ def in_setup(scenario: Scenario, setup: str | None) -> Federation:
     return scenario.federation.model_copy(update=defences)
 
 
-def facts(federation: Federation, pool: Pool, model: ModelChoice, worlds: Draw) -> Facts:
-    """Return what the accountant needs to know of a federation. sizes: all that a client has in any world."""
+def facts(scenario: Scenario, pool: Pool, worlds: Draw, recipes: Recipes, *, canaries: bool = True) -> Facts:
+    """Return what the accountant needs to know of the main worlds of a draw, with their canary clients or without."""
+    federation, model = scenario.federation, scenario.model
     wanted, secure = federation.clients_per_round, federation.secure_aggregation
     main = [worlds.worlds[int(index)] for index in worlds.exams[0].worlds]
     sizes = {len(rows) for world in main for rows in world.rows if len(rows)}
-    clients = pool.clients + canary_clients(main[0])
+    extra = canary_clients(main[0]) if canaries else 0
+    clients = pool.clients + extra
     return Facts(
         clients=clients,
         rounds=federation.rounds,
@@ -104,22 +111,39 @@ def facts(federation: Federation, pool: Pool, model: ModelChoice, worlds: Draw) 
         drop_out_update=lost(federation.drop_out),
         threshold=secure.threshold if secure else 1.0,
         quantisation_step=secure.quantisation.clip_range / (2 ** (secure.quantisation.bits - 1) - 1) if secure else 0.0,
+        drawn_from=min(sum(len(rows) > 0 for rows in world.rows) for world in main) + extra,
+        own_client=recipes.client is not None,
         clear_metrics=federation.evaluate_clients
         or (secure is not None and secure.metadata == "clear" and isinstance(federation.privacy, DistributedPrivacy)),
     )
 
 
-def calibrated(scenario: Scenario, worlds: Draw, pool: Pool) -> Scenario:
-    """Return a scenario whose noise is known: where it asks for an epsilon, the noise that buys it."""
+def _calibrated(
+    scenario: Scenario, setup: str | None, pool: Pool, games: Sequence[Sequence[tuple[int, Audit]]], recipes: Recipes
+) -> Scenario:
+    """Return a scenario whose noise is known: where it asks for an epsilon, the noise that buys it in the worlds of
+    every game that is played in this setup.
+    """
     privacy = scenario.federation.privacy
     if privacy is None or privacy.noise_multiplier is not None:
         return scenario
     try:
-        found = noise_multiplier(privacy, facts(scenario.federation, pool, scenario.model, worlds))
+        found = max(
+            noise_multiplier(privacy, facts(scenario, pool, worlds, recipes, canaries=canaries))
+            for worlds in (_drawn(scenario, pool, audits) for audits in games)
+            for canaries in (True, False)
+        )
     except ValueError as error:
-        raise ScenarioError(f"federation.privacy: {error}") from None
+        place = "federation" if setup is None else f"setups.{[each.name for each in scenario.setups].index(setup)}"
+        raise ScenarioError(f"{place}.privacy: {error}") from None
     known = privacy.model_copy(update={"noise_multiplier": found, "epsilon": None})
     return scenario.model_copy(update={"federation": scenario.federation.model_copy(update={"privacy": known})})
+
+
+def _drawn(scenario: Scenario, pool: Pool, audits: Sequence[tuple[int, Audit]]) -> Draw:
+    """Return the worlds that some audits of one game share."""
+    watchers = frozenset[int]().union(*(parse_vantage(audit.vantage, pool.clients).clients for _, audit in audits))
+    return draw(scenario, pool, audits[0][1].game, watchers)
 
 
 def _trial(
@@ -131,18 +155,15 @@ def _trial(
     recipes: Recipes,
 ) -> Trial:
     vantages = [parse_vantage(audit.vantage, pool.clients) for _, audit in audits]
-    watchers = frozenset[int]().union(*(vantage.clients for vantage in vantages))
-    game = audits[0][1].game
-    worlds = draw(scenario, pool, game, watchers)
-    if (known := calibrated(scenario, worlds, pool)) is not scenario:
-        scenario, worlds = known, draw(known, pool, game, watchers)
+    worlds = _drawn(scenario, pool, audits)
     for world in worlds.worlds:
         if not any(len(rows) for rows in world.rows):
             raise ScenarioError(
                 f"data.candidates: the coins leave world {world.name} without a single record; use more"
             )
-    known_facts = facts(scenario.federation, pool, scenario.model, worlds)
+    known_facts = facts(scenario, pool, worlds, recipes)
     _check_noise(worlds, known_facts)
+    _check_canaries(audits[0], known_facts.parameters)
     probes: dict[str, Probe] = {}
     prepared = []
     for (number, audit), vantage in zip(audits, vantages, strict=True):
@@ -167,7 +188,8 @@ def _trial(
         vantages=tuple(dict.fromkeys(vantages)),
         recipes=recipes,
     )
-    return Trial(setup, scenario.federation, known_facts, worlds, tuple(prepared), job)
+    bare = facts(scenario, pool, worlds, recipes, canaries=False)
+    return Trial(setup, scenario.federation, known_facts, bare, worlds, tuple(prepared), job)
 
 
 def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks) -> Probe:
@@ -180,6 +202,19 @@ def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Att
         signal=attacks[attack].signal,
         worlds=frozenset(int(world) for world in exam.worlds),
     )
+
+
+def _check_canaries(first: tuple[int, Audit], parameters: int) -> None:
+    """Refuse more canaries than the model has coordinates for."""
+    number, audit = first
+    if not isinstance(audit.game, CanaryGame) or audit.game.direction != "dirac":
+        return
+    most = (parameters - 1) // 2
+    if audit.game.count > most:
+        raise ScenarioError(
+            f"audits.{number}.game.count: got {audit.game.count}; a model of {parameters} parameters has coordinates "
+            f"for {most} canaries and as many that never take part; use fewer, or direction: random"
+        )
 
 
 def _check_references(number: int, audit: Audit, attack: Attack, exam: Exam) -> None:

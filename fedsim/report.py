@@ -46,6 +46,7 @@ KINDS = {
     "train": "models received for training",
     "keys and shares": "keys and shares",
     "train-reply": "updates",
+    "masked-reply": "masked updates",
     "aggregate": "sums of updates",
     "abort": "rounds given up",
     "refusals": "refusals",

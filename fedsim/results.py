@@ -350,6 +350,7 @@ class SetupFound:
     utility: Utility
     rounds: int
     aborted: int
+    tried: int  # rounds, over all worlds
 
 
 @validated(frozen=True, config=STRICT)

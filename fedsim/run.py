@@ -135,19 +135,20 @@ def _judged(
     ]
     main = [[worlds[int(w)] for w in trial.main.worlds] for trial, worlds in zip(prepared.trials, left, strict=True)]
     seed, scores = prepared.scenario.seed, [each.scores for each in scored if each.scores is not None]
-    first_of = {trial.setup: trial for trial in reversed(prepared.trials)}
+    names = dict.fromkeys(trial.setup for trial in prepared.trials)
+    in_setup = {name: [trial for trial in prepared.trials if trial.setup == name] for name in names}
 
     def against(claim: EpsilonClaim, confidence: float) -> list[Bound]:
         return epsilon.against(scores, claim, confidence, seed)
 
     def accounted(claim: EpsilonClaim) -> Spent | None:
-        trial = first_of.get(claim.setup)
-        return epsilon.accounted_for(trial, claim.unit, claim.observer, claim.delta) if trial else None
+        table = epsilon.worst(in_setup.get(claim.setup, []), claim.delta)
+        return next((row for row in table if (row.unit, row.observer) == (claim.unit, claim.observer)), None)
 
     setups = [
-        judge.setup(trial, worlds)
+        judge.setup(in_setup[trial.setup], worlds)
         for trial, worlds in zip(prepared.trials, main, strict=True)
-        if first_of[trial.setup] is trial
+        if in_setup[trial.setup][0] is trial
     ]
     record = results.Results(
         schema=results.SCHEMA,
@@ -159,7 +160,15 @@ def _judged(
         federation=_federation(prepared, main),
         utility=judge.utility(main[0], measured_rounds(prepared.scenario.federation.rounds)),
         findings=tuple(each.finding for each in scored),
-        claims=tuple(judge.claims(prepared.scenario.claims, scored, bounds=against, accounted=accounted)),
+        claims=tuple(
+            judge.claims(
+                prepared.scenario.claims,
+                scored,
+                bounds=against,
+                accounted=accounted,
+                setups={setup.name: setup for setup in setups},
+            )
+        ),
         setups=tuple(setups),
         alarms=tuple(epsilon.alarms(scores, seed)),
         machine=results.Machine(

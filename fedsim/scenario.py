@@ -342,7 +342,7 @@ class CanaryGame(Section):
     name: Literal["canaries"]
     unit: Literal["client", "record"] = "client"
     """client: clients that send a fixed update; record: records with a fixed gradient (needs record-level privacy)."""
-    count: Annotated[int, Field(ge=4, le=100_000)] = 100
+    count: Annotated[int, Field(ge=4, le=10_000)] = 100
     """Canaries, half of which take part on average."""
     direction: Literal["dirac", "random"] = "dirac"
     """dirac: one coordinate each; random: uniform on the sphere (what the one-shot estimate asks for)."""

@@ -20,6 +20,8 @@ AGGREGATOR = "aggregator"
 """A trusted third party, which no vantage includes."""
 ABORTED = "abort"
 """What the server notes where secure aggregation gives a round up."""
+MASKED = "masked-reply"
+"""What a count of messages calls a client's reply that carries a masked vector in place of a model."""
 AGGREGATE = "aggregate"
 """What the server notes when it has learned the sum of the updates of a round, as their mean."""
 

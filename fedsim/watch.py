@@ -12,7 +12,7 @@ from fedsim.errors import NotVisible, RunError
 from fedsim.game import World
 from fedsim.job import Job, WorldResult
 from fedsim.release import released
-from fedsim.transcript import ABORTED, PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, digest, frozen
+from fedsim.transcript import ABORTED, MASKED, PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, digest, frozen
 from fedsim.views import Floats, Public, sees
 
 
@@ -72,7 +72,7 @@ class Watch:
         copied: Event | None = None
         for vantage in self._job.vantages:
             if sees(vantage, event):
-                self._sights[str(vantage)][event.kind] += 1
+                self._sights[str(vantage)][MASKED if event.arrays.keys() == {"masked"} else event.kind] += 1
                 self._carried[str(vantage)] |= bool(event.arrays)
         for probe in self._probes:
             if probe.name not in self._hidden and sees(probe.vantage, event):

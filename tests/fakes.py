@@ -242,7 +242,7 @@ def run(
         utility=utility,
         findings=tuple(findings),
         claims=tuple(claims),
-        setups=(SetupFound(None, None, None, None, nothing_promised(), utility, 30, 0),),
+        setups=(SetupFound(None, None, None, None, nothing_promised(), utility, 30, 0, 720),),
         alarms=(),
         machine=Machine("2025-01-01T00:00:00Z", 41.5, "Linux-6.1-x86_64", "3.11.7", 2),
     )

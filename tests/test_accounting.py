@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fedsim import accounting as a
-from fedsim.mechanisms import lattice
+from fedsim.mechanisms import lattice, update_noise_multiplier
 from fedsim.scenario import Privacy
 
 DELTA = 1e-5
@@ -32,6 +32,7 @@ FACTS = a.Facts(
     secure="masked",
 )
 POISSON = replace(FACTS, sampling="poisson", per_round=0.1)
+JOINING = replace(POISSON, secure=None)
 FIXED = replace(FACTS, sampling="fixed", per_round=10)
 MECHANISMS = ("central", "adaptive", "local", "distributed", "record")
 
@@ -209,12 +210,39 @@ def test_full_participation_composes_as_gaussian_noise_does() -> None:
     privacy = _privacy("central", noise_multiplier=1.5)
     assert _epsilon(privacy, FACTS) == a.gdp_epsilon(mu, DELTA)
     assert _epsilon(privacy, FACTS, "record") == a.gdp_epsilon(2 * mu, DELTA)
-    assert _epsilon(_privacy("adaptive", noise_multiplier=1.5), FACTS) == a.gdp_epsilon(mu, DELTA)
     for unit in a.UNITS:
         for observer in a.OBSERVERS:
             assert _epsilon(_privacy("local", noise_multiplier=1.5), POISSON, unit, observer) == a.gdp_epsilon(
                 2 * mu, DELTA
             )
+
+
+def test_the_count_of_adaptive_clipping_is_paid_for_in_full() -> None:
+    """Zero in place of a long update moves the count of short ones by one; its noise is a twentieth of the clients."""
+    multiplier = update_noise_multiplier(1.5, 100)
+    mu = math.sqrt(20) * math.sqrt(multiplier**-2 + (100 / 20) ** -2)
+    assert _epsilon(_privacy("adaptive", noise_multiplier=1.5), FACTS) == pytest.approx(a.gdp_epsilon(mu, DELTA))
+    assert mu > math.sqrt(20) / 1.5
+
+
+def test_a_round_that_may_be_given_up_amplifies_nothing() -> None:
+    privacy = _privacy("central", noise_multiplier=1.5)
+    assert _epsilon(privacy, JOINING) < _epsilon(privacy, replace(JOINING, secure="masked"))
+    assert _epsilon(privacy, replace(JOINING, secure="masked")) == pytest.approx(_epsilon(privacy, FACTS))
+
+
+def test_who_holds_no_record_hides_nobody() -> None:
+    """A fixed number is drawn from the clients with records only."""
+    privacy = _privacy("central", noise_multiplier=4.0)
+    few = replace(FIXED, drawn_from=12)
+    assert _epsilon(privacy, FIXED, "record") < _epsilon(privacy, few, "record")
+    assert _epsilon(privacy, replace(FIXED, drawn_from=10), "record") == _epsilon(privacy, FACTS, "record")
+
+
+def test_an_app_of_ones_own_is_trusted_with_nothing() -> None:
+    privacy = _privacy("record", noise_multiplier=4.0)
+    assert _epsilon(privacy, replace(FACTS, own_client=True), "record") == math.inf
+    assert _epsilon(privacy, FACTS, "record") < math.inf
 
 
 def _hockey_stick(q: float, z: float, epsilon: float, *, twice: bool) -> float:
@@ -241,7 +269,7 @@ def _hockey_stick(q: float, z: float, epsilon: float, *, twice: bool) -> float:
 def test_one_sampled_release_costs_its_exact_divergence(q: float, z: float, twice: bool) -> None:
     epsilon = _epsilon(
         _privacy("central", noise_multiplier=z),
-        replace(POISSON, per_round=q, rounds=1),
+        replace(JOINING, per_round=q, rounds=1),
         "record" if twice else "client",
     )
     assert _hockey_stick(q, z, epsilon, twice=twice) == pytest.approx(DELTA, rel=0.02)
@@ -251,7 +279,7 @@ def test_one_sampled_release_costs_its_exact_divergence(q: float, z: float, twic
 @pytest.mark.parametrize(("q", "z", "rounds"), [(0.1, 1.0, 20), (0.5, 2.0, 50), (0.01, 0.7, 200)])
 def test_other_accountants_agree_on_sampled_noise(q: float, z: float, rounds: int) -> None:
     """PLD is the tightest; Rényi divergences lie above it; Opacus' own convolution agrees within its stated error."""
-    found = _epsilon(_privacy("central", noise_multiplier=z), replace(POISSON, per_round=q, rounds=rounds))
+    found = _epsilon(_privacy("central", noise_multiplier=z), replace(JOINING, per_round=q, rounds=rounds))
     event = dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(z))
     orders = np.arange(2, 65)
     renyi = dp_accounting.rdp.RdpAccountant(orders).compose(event, rounds).get_epsilon(DELTA)
@@ -295,7 +323,7 @@ def test_a_fixed_number_gains_where_it_is_small_and_never_loses() -> None:
 
 def test_a_fixed_number_costs_more_than_poisson_sampling_at_the_same_rate() -> None:
     privacy = _privacy("central", noise_multiplier=2.0)
-    assert _epsilon(privacy, FIXED) > _epsilon(privacy, POISSON)
+    assert _epsilon(privacy, FIXED) > _epsilon(privacy, JOINING)
 
 
 def test_rounding_that_may_lengthen_an_update_is_paid_for() -> None:

@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, str] = {
     # A run, and what it found.
     "fedsim.prepare": "accounting apps attack data defences errors game job models randomness scenario scenario_file "
     "views",
-    "fedsim.plan": "accounting apps attack engine errors game job lockstep prepare processes randomness "
+    "fedsim.plan": "apps attack engine epsilon errors game job lockstep prepare processes randomness "
     "scenario_file threads views",
     "fedsim.results": "errors intervals metrics scenario",
     "fedsim.epsilon": "accounting audit claims intervals prepare randomness results scenario transcript views",

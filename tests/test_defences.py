@@ -55,19 +55,20 @@ def canary_world(chosen: Scenario, present: int, count: int = 4, **game: Any) ->
 # Secure aggregation
 
 
-@pytest.mark.parametrize("drop_out", [{}, {"keys": 0.03, "shares": 0.03, "update": 0.1, "unmask": 0.03}])
+@pytest.mark.parametrize("drop_out", [{}, {"keys": 0.05, "shares": 0.05, "update": 0.15, "unmask": 0.1}])
 @pytest.mark.parametrize("weights", ["examples", "uniform"])
 def test_masked_and_ideal_give_the_same_models_bit_for_bit(drop_out: dict[str, float], weights: str) -> None:
-    settings = {"threshold": 0.51, "weights": weights, "quantisation": {"clip_range": 4.0, "bits": 18}}
+    """And they give up the same rounds."""
+    settings = {"threshold": 0.6, "weights": weights, "quantisation": {"clip_range": 4.0, "bits": 18}}
     left = {}
     for protocol in ("ideal", "masked"):
-        rates = {name: rate for name, rate in drop_out.items() if name != "unmask" or protocol == "masked"}
-        chosen = scenario(secure_aggregation={"protocol": protocol, **settings}, drop_out=rates)
+        chosen = scenario(secure_aggregation={"protocol": protocol, **settings}, drop_out=drop_out, rounds=4)
         job = worlds.job(chosen.model_copy(update={"data": chosen.data.model_copy(update={"clients": 8})}))
         left[protocol] = [run_world(job, index, worlds.setup(job)) for index in range(4)]
-    ran = [pair for pair in zip(left["ideal"], left["masked"], strict=True) if not pair[1].aborted]
-    assert ran
-    assert all(ideal.model == masked.model for ideal, masked in ran)
+    pairs = list(zip(left["ideal"], left["masked"], strict=True))
+    assert all(ideal.model == masked.model and ideal.aborted == masked.aborted for ideal, masked in pairs)
+    assert any(ideal.aborted for ideal, _ in pairs) == bool(drop_out)
+    assert any(ideal.aborted < 4 for ideal, _ in pairs)
 
 
 def test_secure_aggregation_changes_the_model_by_no_more_than_rounding_explains() -> None:

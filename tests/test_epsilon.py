@@ -156,6 +156,48 @@ def test_distributed_noise_wants_enough_clients_with_records(tmp_path: Path) -> 
         ran(tmp_path, federation=federation, data=data, audits=[audit], claims=[])
 
 
+def test_the_accounted_epsilon_is_that_of_the_federation_whatever_the_audits_and_their_order(tmp_path: Path) -> None:
+    """Canary clients share the noise out among more, and enlarge the crowd a fixed number is drawn from."""
+    federation = {
+        "rounds": 3,
+        "local": {"batch_size": 10, "learning_rate": 0.05},
+        "privacy": {"name": "distributed", "clipping_norm": 1.0, "noise_multiplier": 3.0},
+        "secure_aggregation": {"protocol": "ideal", "weights": "uniform"},
+    }
+    canaries = {"name": "canaries", "game": {"name": "canaries", "count": 20}, "attacks": ["canary_product"]}
+    audits = [
+        {**canaries, "vantage": "server"},
+        {"name": "records", "vantage": "server", "attacks": ["movement_cosine"]},
+    ]
+    found = []
+    for number, chosen in enumerate((audits, audits[::-1], audits[1:])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        data = {"source": "digits", "clients": 4, "candidates": 120, "test": 40}
+        record = ran(folder, federation=federation, audits=chosen, claims=[], worlds=4, data=data)
+        found.append({(row.unit, row.observer): row.epsilon for row in record.setups[0].epsilons})
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_specimen_is_never_cleared(tmp_path: Path) -> None:
+    federation = {"rounds": 1, "privacy": {**SOUND, "specimen": "flower_dp_weighted"}}
+    audits = [{"name": "records", "vantage": "client:0", "attacks": ["loss"]}]
+    claims = [{"epsilon": 9.0, "unit": "client", "observer": "participant"}]
+    record = ran(tmp_path, federation=federation, audits=audits, claims=claims, worlds=4)
+    assert record.claims[0].status == "inconclusive"
+    assert "flower_dp_weighted" in record.claims[0].reason
+
+
+def test_a_training_that_was_given_up_clears_nobody(tmp_path: Path) -> None:
+    federation = {"rounds": 4, "secure_aggregation": {"threshold": 1.0}, "drop_out": {"update": 0.7}}
+    claims = [{"audit": "records", "attack": "loss", "at_most": 0.99}]
+    audits = [{"name": "records", "attacks": ["loss"]}]
+    record = ran(tmp_path, federation=federation, audits=audits, claims=claims, worlds=6)
+    assert record.setups[0].aborted > record.setups[0].tried / 2
+    assert record.claims[0].status == "inconclusive"
+    assert "given up" in record.claims[0].reason
+
+
 @pytest.mark.slow
 def test_honest_runs_are_left_alone(tmp_path: Path) -> None:
     """Twenty honest runs raise an alarm with a chance below 20 % in all even if each had its full 1 %; two or more

@@ -84,6 +84,20 @@ F = "federation"
 RECORDS = BOUNDED | {"game": {"name": "canaries", "unit": "record"}}
 LABELS = {"name": "labels", "game": {"name": "labels"}, "attacks": ("a",)}
 MISTAKES = [
+    Mistake(
+        "sum_of_one",
+        (F, "secure_aggregation"),
+        "error",
+        "fewer than two clients",
+        federation(**secure(), clients_per_round=1),
+    ),
+    Mistake(
+        "rounds_given_up",
+        (F, "drop_out"),
+        "warning",
+        "of the time",
+        federation(**secure(threshold=1.0), drop_out={"update": 0.3}),
+    ),
     Mistake("single_updates", (F, "secure_aggregation"), "error", "their sum", federation(**KRUM, **secure())),
     Mistake("single_updates", (F, "privacy"), "error", "central", federation(**KRUM, privacy=CENTRAL)),
     Mistake("single_updates", (F, "privacy"), "error", "adaptive", federation(**KRUM, privacy=ADAPTIVE)),

@@ -583,9 +583,9 @@ def private(folder: Path) -> Results:
             Claim(apart, "masked: lower by 0.125.", "inconclusive", 0.111, 0.072, 0.153, "It lies inside.", 0.9833),
         ),
         setups=(
-            SetupFound(None, None, privacy, 7.31, central(), utility, 15, 0),
-            SetupFound("tenth", None, wrong, 4.0, central(), poor, 15, 0),
-            SetupFound("masked", secure, None, None, nothing_promised(), utility, 15, 13),
+            SetupFound(None, None, privacy, 7.31, central(), utility, 15, 0, 360),
+            SetupFound("tenth", None, wrong, 4.0, central(), poor, 15, 0, 360),
+            SetupFound("masked", secure, None, None, nothing_promised(), utility, 15, 13, 360),
         ),
         alarms=(ALARM,),
         federation=replace(

@@ -7,6 +7,7 @@ Three more kinds of message go before and after "train"; what the strategy gets 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
@@ -66,12 +67,14 @@ class Chance:
     """Where the parties of a world draw from.
 
     entropy: client -> 32 bytes of its own, for all its keys. rounding: (client, round) -> what its codec draws from.
-    graph: round -> what the server draws the neighbours from.
+    graph: round -> what the server draws the neighbours from. lost: (round,
+    stage, client) -> whether a client falls silent, which a trusted party takes into account.
     """
 
     entropy: Callable[[int], bytes]
     rounding: Callable[[int, int], np.random.Generator]
     graph: Callable[[int], np.random.Generator]
+    lost: Callable[[int, str, int], bool] = lambda _round, _stage, _client: False
 
 
 class Wire(Protocol):
@@ -222,15 +225,20 @@ Sum = tuple[Words, list[int]]
 """The sum of the clients' integers, and whose they are."""
 
 
-def _trusted_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message], wire: Wire) -> Sum:  # noqa: ARG001
+def _trusted_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message], wire: Wire) -> Sum:
+    number = _round(next(iter(invited.values())))
+    lost = partial(chance.lost, number)
+    under_way = server.rehearse(recipe.settings, number, sorted(invited), lost, chance.graph(number))
     vectors = {}
-    for reply in wire.exchange(list(invited.values()), AGGREGATOR):
+    for reply in wire.exchange([invited[member] for member in sorted(under_way.shared)], AGGREGATOR):
         member = wire.roster[reply.metadata.src_node_id]
         vectors[member] = _integers(reply)
         if recipe.metadata == "clear":  # what the trusted party opens, the server does not see
             metrics = cast(Mapping[str, Fact], dict(_only(reply.content, MetricRecord)))
             wire.note(f"{UPDATE}-reply", party_name(member), SERVER, {}, metrics)
+    under_way, _ = server.ask_unmask(under_way, sorted(vectors))
     _enough(recipe, len(vectors))
+    server.check_unmasking(under_way, lost)
     total = np.zeros_like(next(iter(vectors.values())))
     for vector in vectors.values():
         np.add(total, vector, out=total)

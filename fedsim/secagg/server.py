@@ -1,6 +1,6 @@
 """The server's side of secure aggregation: whom it asks for what, and how it takes the masks off the sum."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,6 +137,42 @@ def ask_unmask(under_way: Round, survivors: Sequence[int]) -> tuple[Round, dict[
         )
         for member in sorted(survivors)
     }
+
+
+Lost = Callable[[str, int], bool]
+"""(stage, member) -> whether a member falls silent before it answers; stages: keys, shares, update, unmask."""
+
+
+def rehearse(settings: Settings, number: int, invited: Sequence[int], lost: Lost, rng: np.random.Generator) -> Round:
+    """Return the round as it would be when updates are asked for, without a key; for a trusted party that is to give up
+    the same rounds as the protocol does.
+
+    Raises Aborted as `invite`, `ask_shares` and `ask_updates` would.
+    """
+    invite(number, invited)
+    there = [member for member in invited if not lost("keys", member)]
+    agreed = plan(settings, len(invited))
+    under_way = Round(settings, number, agreed, graph(sorted(there), agreed.degree, rng), {})
+    _enough(under_way, "sent keys", frozenset(there))
+    under_way = replace(under_way, shared=frozenset(member for member in there if not lost("shares", member)))
+    _enough(under_way, "sent shares", under_way.shared)
+    return under_way
+
+
+def check_unmasking(under_way: Round, lost: Lost) -> None:
+    """Refuse, as `unmasked_sum` would, to open a rehearsed round for whose secrets too few shares would come."""
+    answering = {member for member in under_way.survivors if not lost("unmask", member)}
+    for member in sorted(under_way.shared):
+        neighbours = {*under_way.graph[member]}
+        if member in under_way.survivors:
+            neighbours.add(member)  # a client keeps a share of its own seed
+        elif not neighbours & under_way.survivors:
+            continue
+        came = len(neighbours & answering)
+        if came < under_way.plan.threshold:
+            raise Aborted(
+                f"{came} shares of client {member} would come, fewer than the threshold of {under_way.plan.threshold}"
+            )
 
 
 def unmasked_sum(
