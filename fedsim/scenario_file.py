@@ -348,7 +348,10 @@ def _structural(error: pydantic.ValidationError, data: Mapping[str, Any]) -> lis
     """Return the problems pydantic found: one for each place, without those that only follow from a deeper one."""
     found: dict[KeyPath, Any] = {}
     for detail in error.errors():
-        found.setdefault(_place(detail["loc"], data, detail["type"] == "missing"), detail)
+        place = _place(detail["loc"], data, detail["type"] == "missing")
+        if detail["type"] == "union_tag_invalid" and detail["ctx"]["discriminator"] == "'name'":
+            place = (*place, "name")
+        found.setdefault(place, detail)
     problems = []
     for path, detail in found.items():
         if any(other[: len(path)] == path and other != path for other in found):
@@ -387,6 +390,10 @@ def _message(path: KeyPath, detail: Mapping[str, Any], data: Any) -> str:
         return f"is missing; expected {_allowed(_schemas(path))}"
     got = detail["input"]
     if detail["type"] == "extra_forbidden":
+        alternatives = _schemas(path[:-1])
+        if path[-1] in _keys(alternatives) and not any(map(_tag, alternatives)):
+            groups = "; or ".join(", ".join(_keys([schema])) for schema in alternatives)
+            return f"does not go with the other keys here; these go together: {groups}"
         keys = _keys(_schemas(path[:-1], data))
         return f"unknown key; keys here are {', '.join(keys)}{nearest(str(path[-1]), keys)}"
     schemas = _schemas(path, data)
@@ -483,6 +490,10 @@ def _tag(schema: Mapping[str, Any]) -> str | None:
 
 def _allowed(schemas: Sequence[Mapping[str, Any]]) -> str:
     """Return in words what a value may be."""
+    names = [tag for schema in schemas if (tag := _tag(schema)) is not None]
+    if len(names) > 1:
+        others = [_words(schema) for schema in schemas if _tag(schema) is None]
+        return " or ".join([*others, f"a mapping with name: {', '.join(names)}"])
     return " or ".join(dict.fromkeys(_words(schema) for schema in schemas))
 
 

@@ -1,5 +1,6 @@
 """Defences at work in whole federations: what the server gets, what the model becomes, and that engines agree."""
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -286,3 +287,14 @@ def test_defended_worlds_are_the_same_on_serial_and_in_lockstep_however_they_are
         assert together[index].model == cut[index].model
         assert together[index].transcript == cut[index].transcript
         np.testing.assert_allclose(serial[index].utility, together[index].utility, atol=1e-10)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the ray extra")
+@pytest.mark.filterwarnings("ignore")  # Ray and Flower's simulation raise warnings of their own
+@pytest.mark.parametrize("name", ["masked", "distributed", "central", "local", "record"])
+def test_flowers_engine_gives_the_same_bytes_behind_defences(name: str) -> None:
+    job = worlds.job(scenario(**DEFENDED[name]))
+    serial, ray = (run_world(job, 0, worlds.setup(job), engine) for engine in ("serial", "ray"))
+    assert (serial.transcript, serial.model) == (ray.transcript, ray.model)

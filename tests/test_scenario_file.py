@@ -118,7 +118,10 @@ STRUCTURE = {
         "attacks:", "game: recrod\n    attacks:", ":7: audits.0.game", ("name: property", "did you mean record?")
     ),
     "nameless game": Bad(
-        "attacks:", "game: {a: 1}\n    attacks:", ":7: audits.0.game", ("got {'a': 1}", "name: labels")
+        "attacks:",
+        "game: {a: 1}\n    attacks:",
+        ":7: audits.0.game",
+        ("got {'a': 1}", "name: property, labels, canaries"),
     ),
     "key of another game": Bad(
         "attacks:",
@@ -139,7 +142,7 @@ STRUCTURE = {
         END,
         END + "claims:\n- {epsilon: 1, at_most: 0.5}\n",
         ":9: claims.0.at_most",
-        ("unknown key; keys here are epsilon, delta, unit, observer, setup, confidence",),
+        ("does not go with the other keys here",),
     ),
     "value in a claim of metric": Bad(
         END, END + "claims:\n- {audit: outsider, metric: auc, at_most: 3}\n", ":9: claims.0.at_most", ("got 3",)
