@@ -33,7 +33,7 @@ SAMPLE_MARGIN = Signal(watch, keep_latest, partial(_mean, margin))
 
 
 class Answered(NamedTuple):
-    """Whether each client asked about was seen to answer [clients]."""
+    """Whether each client asked about was seen to exchange a message with the server [clients]."""
 
     ask: ClientAsk
     seen: Floats
@@ -47,8 +47,8 @@ def _start(public: Public, ask: Ask) -> Answered:  # noqa: ARG001 - every signal
 def _step(state: Answered, event: Event) -> Answered:
     if not event.kind.startswith("train"):  # for an evaluation every client is asked
         return state
-    answered = np.array([event.sender == client(int(each)) for each in state.ask.clients])
-    return state._replace(seen=np.maximum(state.seen, answered))
+    there = [client(int(each)) in (event.sender, event.receiver) for each in state.ask.clients]
+    return state._replace(seen=np.maximum(state.seen, there))
 
 
 def _finish(state: Answered, released: Oracle) -> Floats:  # noqa: ARG001 - the senders say it all
@@ -58,4 +58,4 @@ def _finish(state: Answered, released: Oracle) -> Floats:  # noqa: ARG001 - the 
 
 
 ANSWERED = Signal(_start, _step, _finish)
-"""1 where the client sent anything in training, else 0 [clients]."""
+"""1 where the client and the server exchanged anything in training, else 0 [clients]."""

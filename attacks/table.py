@@ -504,13 +504,13 @@ ATTACKS: dict[str, Attack] = {
     ),
     "taking_part": Attack(
         name="taking_part",
-        title="Who answers",
+        title="Who takes part",
         game="client",
         signal=ANSWERED,
         test=decide.higher,
-        summary="Looks who sends the server anything in training. No mathematics hides a sender, and the server need "
-        "not read what was sent.",
-        knowledge="Nothing; the sender of each message is enough.",
+        summary="Looks with whom the server exchanges messages in training. Neither secure aggregation nor noise hides "
+        "that, and nothing has to be read.",
+        knowledge="Nothing; sender and receiver of each message are enough.",
         paper=KAIROUZ,
         link=KAIROUZ_LINK,
     ),

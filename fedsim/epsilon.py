@@ -55,12 +55,14 @@ def hides_presence(trial: Trial) -> bool:
     """Return whether the epsilon accounted for holds between a federation with a client and one without it.
 
     The server of central privacy divides by the number of clients expected, whoever comes, so that a client that is not
-    there is one whose updates are zero. Elsewhere the others fill its place, or the number of terms in a mean tells.
-    Without privacy epsilon is infinite, which no bound contradicts.
+    there is one whose updates are zero. Elsewhere the others fill its place, or the number of terms in a mean, or a
+    round given up, tells. Without privacy epsilon is infinite, which no bound contradicts.
     """
     privacy, facts = trial.federation.privacy, trial.facts
+    if privacy is None:
+        return True
     drawn = facts.sampling == "fixed" and facts.per_round < facts.clients
-    return privacy is None or (isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and not drawn)
+    return isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and facts.secure is None and not drawn
 
 
 def accounted(trial: Trial, delta: float | None = None) -> tuple[Spent, ...]:
@@ -83,7 +85,8 @@ def bound(scores: Scores, name: str, confidence: float, seed: int) -> Bound | Un
     if isinstance(scores.audit.audit.game, ClientGame) and not hides_presence(scores.trial):
         return Unresolved(
             "What is accounted for in this federation is the content of a client's updates, and this game asks whether "
-            "there are any; use canaries of unit client, or central privacy with all clients or Poisson sampling."
+            "there are any; use canaries of unit client, or central privacy without secure aggregation, with all "
+            "clients or Poisson sampling."
         )
     rng = generator(seed, "bound", scores.audit.audit.name, scores.attack, name)
     found, delta = scores.evidence, scores.audit.audit.delta

@@ -304,8 +304,8 @@ def _client(scenario: Scenario, pool: Pool, game: ClientGame, watchers: frozense
         )
     if pool.clients <= len(always):
         raise ScenarioError(
-            f"audits: of {pool.clients} clients {len(always)} always take part in the game client, so there is nobody "
-            "to ask about; use more clients"
+            f"audits: in the game client {len(always)} of {pool.clients} clients always take part (those of the "
+            "vantages, or else one), so there is nobody to ask about; use more clients"
         )
     everybody = np.concatenate([pool.candidates, pool.background])
     held = _own(everybody, pool.owner[everybody], pool.clients)
@@ -350,7 +350,9 @@ def _client(scenario: Scenario, pool: Pool, game: ClientGame, watchers: frozense
     exams = [exam("main", main, asked, sample, drawn("main", scenario.worlds, asked, trains, _world))]
     exams.append(exam("null", main, asked, sample, _coins(scenario, f"{kind} null", scenario.worlds, len(asked))))
     planted, few = _plant(pool), np.setdiff1d(_active(pool, watchers), always)
-    if (count := scenario.controls.planted_worlds) and len(planted) and len(few):
+    count = scenario.controls.planted_worlds
+    if count and len(planted) and len(few):
+        count *= math.ceil((PLANTED_CLIENTS - 1) / len(few))  # where a world has few to ask about, more of them are
         active = np.concatenate([few, always])
         own = _own(planted, active[np.arange(len(planted)) % len(active)], pool.clients)
         members = drawn("planted", count, few, own, over_trained)
