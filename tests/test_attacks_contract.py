@@ -123,7 +123,8 @@ def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
     """Fresh coins: the AUC is .5 with a standard deviation of at most .03; 5 of them: one false alarm in 1e6."""
     given = study(attack.game)
     members = generator(SEED, "null", attack.name).random(given.members.shape) < 0.5
-    spread = 0.03 if attack.game in ("record", "source") else 0.07  # 960 and 96 scores: more than independent ones would give
+    many = attack.game in ("record", "source")
+    spread = 0.03 if many else 0.07  # 960 and 96 scores: more than independent ones would give
     assert abs(auc(scores(attack, given, measured(attack.name), members), members) - 0.5) <= 5 * spread
 
 
