@@ -95,7 +95,7 @@ def test_source_cosine_is_the_own_cosine_minus_the_mean_of_the_others(absent: se
         margins = []
         for broadcast, models in rounds_of(events):
             moved = {
-                index: np.concatenate([(broadcast[name] - model[name]).ravel() for name in broadcast])
+                index: np.concatenate([np.subtract(broadcast[name], model[name]).ravel() for name in broadcast])
                 for index, model in models.items()
             }
             angles = {index: cosine(gradient(broadcast, items, item), each) for index, each in moved.items()}
@@ -115,31 +115,27 @@ def test_source_labels_is_the_share_of_the_label_and_nothing_else() -> None:
     items = asked(study).items
     owner = np.random.default_rng(0).integers(CLIENTS, size=len(items))
     start = frozen({"layer0.weight": np.zeros((4, 60)), "layer0.bias": np.zeros(4)})
-    events = []
+    events, held = [], []
     for index in range(CLIENTS):
         mine = owner == index
         error = softmax(np.zeros((mine.sum(), 4))) - np.eye(4)[items.y[mine]]
         moved = {"layer0.weight": -0.3 * error.T @ items.x[mine] / mine.sum(), "layer0.bias": -0.3 * error.mean(axis=0)}
         events.append(Event(1, "train", SERVER, client(index), start, {}))
-        facts = {"num-examples": int(mine.sum())}
+        held.append(int(mine.sum()))
+        facts = {"num-examples": held[-1]}
         events.append(Event(1, "train-reply", client(index), SERVER, frozen(moved), facts))
     counts = np.array([np.bincount(items.y[owner == index], minlength=4) for index in range(CLIENTS)])
     found = fold(source.SOURCE_LABELS, setup, study.ask, events, study.worlds[0].released)
     # The answers to public records are taken at both ends of the step; at the far end they have moved a little.
+    replies, about = [e.arrays for e in events if e.kind == "train-reply"], LabelAsk(0, asked(study).population, 4)
     estimate = np.array(
-        [
-            label_counts(
-                setup, LabelAsk(0, asked(study).population, 4), start, e.arrays, float(e.facts["num-examples"])
-            )
-            for e in events
-            if e.kind == "train-reply"
-        ]
+        [label_counts(setup, about, start, reply, float(size)) for reply, size in zip(replies, held, strict=True)]
     )
     np.testing.assert_allclose(found, estimate[items.owner, items.y] / estimate.sum(axis=0)[items.y], rtol=1e-9)
     np.testing.assert_allclose(found, counts[items.owner, items.y] / counts.sum(axis=0)[items.y], atol=0.05)
     elsewhere = dataclasses.replace(items, x=np.roll(items.x, 1, axis=0))
-    moved = dataclasses.replace(asked(study), items=elsewhere)
-    again = fold(source.SOURCE_LABELS, setup, moved, events, study.worlds[0].released)
+    others = dataclasses.replace(asked(study), items=elsewhere)
+    again = fold(source.SOURCE_LABELS, setup, others, events, study.worlds[0].released)
     assert again.tobytes() == found.tobytes()  # it never looks at the record
 
 
