@@ -8,8 +8,10 @@ from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_E
 from attacks.gradients import MOVEMENT_COSINE, UPDATE_COSINE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
+from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
+from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
 from fedsim.attack import Attack
 
 YEOM = (
@@ -69,6 +71,15 @@ SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PE
 SURI_LINK = "https://arxiv.org/abs/2109.06024"
 WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
 WAINAKH_LINK = "https://arxiv.org/abs/2105.09369"
+HU = "Hu, Salcic, Sun, Dobbie, Zhang: Source inference attacks in federated learning. IEEE ICDM 2021"
+HU_LINK = "https://arxiv.org/abs/2109.05659"
+SUBJECT = "Suri, Kanani, Marathe, Peterson: Subject membership inference attacks in federated learning. arXiv 2022"
+SUBJECT_LINK = "https://arxiv.org/abs/2206.03317"
+KAIROUZ = (
+    "Kairouz, McMahan et al.: Advances and open problems in federated learning. Foundations and Trends in Machine "
+    "Learning 2021"
+)
+KAIROUZ_LINK = "https://arxiv.org/abs/1912.04977"
 
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
@@ -439,6 +450,81 @@ ATTACKS: dict[str, Attack] = {
         knowledge="The canaries, which the auditor made, and the model of every round.",
         paper=ANDREW,
         link=ANDREW_LINK,
+    ),
+    "source_loss": Attack(
+        name="source_loss",
+        title="Lowest loss among the clients",
+        game="source",
+        signal=SOURCE_LOSS,
+        test=decide.higher,
+        summary="Asks in each round whether the model that the named client sent back fits the record better than that "
+        "of any other client. Whoever has just trained on a record fits it best.",
+        knowledge="The record and its label, and that it is in the training data of somebody.",
+        paper=HU,
+        link=HU_LINK,
+    ),
+    "source_cosine": Attack(
+        name="source_cosine",
+        title="Update cosine against the other clients",
+        game="source",
+        signal=SOURCE_COSINE,
+        test=decide.higher,
+        summary="Asks in each round whether the named client's update points more where this record alone would have "
+        "pulled the model than the other clients' updates do. What all clients have in common cancels out.",
+        knowledge="The record and its label, and that it is in the training data of somebody.",
+        paper=LI,
+        link=LI_LINK,
+    ),
+    "source_labels": Attack(
+        name="source_labels",
+        title="Label prior of the clients",
+        game="source",
+        signal=SOURCE_LABELS,
+        test=decide.higher,
+        summary="Guesses that a record is where most records with its label are, from what the updates reveal of each "
+        "client's label counts. It never looks at the record itself, so it is the floor that a source attack must beat "
+        "where clients hold different labels.",
+        knowledge="The label of the record, and public records to estimate the average answer to each class.",
+        paper=HU,
+        link=HU_LINK,
+    ),
+    "client_loss": Attack(
+        name="client_loss",
+        title="Loss on a client's records",
+        game="client",
+        signal=SAMPLE_LOSS,
+        test=decide.lower,
+        summary="Averages the model's loss over records of a client that the attacker holds. A model fits those it "
+        "was trained on, and others like them.",
+        knowledge="Records of the client: those it trains on, or others of its own.",
+        paper=SUBJECT,
+        link=SUBJECT_LINK,
+    ),
+    "client_lira": Attack(
+        name="client_lira",
+        title="Likelihood ratio of a client",
+        game="client",
+        signal=SAMPLE_MARGIN,
+        test=partial(lira.online, spread="auto"),
+        summary="Asks which explains the mean margin of a client's records better: federations with this client or "
+        "federations without it. Each client has its own two bell curves, so that one with easy records is not taken "
+        "for one that was there.",
+        knowledge="Records of the client, and reference federations of which the attacker knows who took part.",
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "taking_part": Attack(
+        name="taking_part",
+        title="Who takes part",
+        game="client",
+        signal=ANSWERED,
+        test=decide.higher,
+        summary="Looks with whom the server exchanges messages in training. Neither secure aggregation nor noise hides "
+        "that, and nothing has to be read.",
+        knowledge="Nothing; sender and receiver of each message are enough.",
+        paper=KAIROUZ,
+        link=KAIROUZ_LINK,
     ),
 }
 """Every attack by name."""
