@@ -4,8 +4,9 @@ from functools import partial
 
 from attacks import decide, learned, lira, rmia
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
+from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
-from attacks.gradients import MOVEMENT_COSINE, UPDATE_COSINE
+from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_DIFFERENCE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
@@ -84,6 +85,11 @@ KAIROUZ_LINK = "https://arxiv.org/abs/1912.04977"
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
 PUBLIC_RECORDS = "Public records that are in no training set."
+OWNER = "Which client is alleged to hold the record."
+OWNER_AND_REFERENCES = (
+    "Which client is alleged to hold the record, and reference federations with known membership of which every update "
+    "is kept."
+)
 BOTH = "Reference federations with known membership, and public records that are in no training set."
 
 ATTACKS: dict[str, Attack] = {
@@ -363,6 +369,96 @@ ATTACKS: dict[str, Attack] = {
         knowledge="Which client is alleged to hold the record.",
         paper=LI,
         link=LI_LINK,
+    ),
+    "update_difference": Attack(
+        name="update_difference",
+        title="Update difference",
+        game="record",
+        signal=UPDATE_DIFFERENCE,
+        test=decide.higher,
+        summary="Asks how much closer a client's update is to a step along this record's gradient than to no step at "
+        "all. The length of the step is fitted to all the records asked about together, without their labels of "
+        "membership.",
+        knowledge=OWNER,
+        paper=LI,
+        link=LI_LINK,
+    ),
+    "gradient_norm": Attack(
+        name="gradient_norm",
+        title="Gradient norm",
+        game="record",
+        signal=GRADIENT_NORM,
+        test=decide.lower,
+        summary="Says that records which ask little of the global models of all rounds were in training. It is the "
+        "loss attack by another name, and a floor for attacks on updates.",
+        knowledge=NOTHING,
+        paper=LI,
+        link=LI_LINK,
+    ),
+    "update_lira": Attack(
+        name="update_lira",
+        title="Likelihood ratio of the update cosine",
+        game="record",
+        signal=UPDATE_COSINE,
+        test=partial(lira.online, spread="auto"),
+        summary="Asks which explains the cosine of the update with the record's gradient better: federations in which "
+        "the owner trained on the record or federations in which it did not. Each record has its own two bell "
+        "curves, so that what is normal for it no longer counts.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "update_lira_offline": Attack(
+        name="update_lira_offline",
+        title="Likelihood ratio of the update cosine, offline",
+        game="record",
+        signal=UPDATE_COSINE,
+        test=partial(lira.offline, spread="auto"),
+        summary="Asks how unusual the cosine of the update with the record's gradient would be in a federation without "
+        "the record. It needs only references without it, which can be run before anybody asks.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "update_watson": Attack(
+        name="update_watson",
+        title="Update cosine, calibrated",
+        game="record",
+        signal=UPDATE_COSINE,
+        test=decide.above_out_mean,
+        summary="Compares the cosine of the update with the record's gradient with that in federations without the "
+        "record. What clients do to such records anyway is taken away; one reference already helps.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=WATSON,
+        link=WATSON_LINK,
+        min_references=1,
+    ),
+    "fedmia_loss": Attack(
+        name="fedmia_loss",
+        title="All for one, by loss (FedMIA-I)",
+        game="record",
+        signal=FEDMIA_LOSS,
+        test=decide.higher,
+        summary="Asks in each round whether the model that the alleged owner sends back fits the record better than "
+        "those of all the other clients do. They do not hold the record, so they are references for free.",
+        knowledge=OWNER,
+        paper=ZHU,
+        link=ZHU_LINK,
+    ),
+    "fedmia_cosine": Attack(
+        name="fedmia_cosine",
+        title="All for one, by cosine (FedMIA-II)",
+        game="record",
+        signal=FEDMIA_COSINE,
+        test=decide.higher,
+        summary="Asks in each round whether the alleged owner's update follows the record's gradient more closely "
+        "than the updates of all the other clients do. They do not hold the record, so they are references for "
+        "free.",
+        knowledge=OWNER,
+        paper=ZHU,
+        link=ZHU_LINK,
     ),
     "movement_cosine": Attack(
         name="movement_cosine",

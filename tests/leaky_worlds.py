@@ -63,8 +63,8 @@ def run(setup: Public, parties: Sequence[Party], features: int, members: Bools) 
     events = []
     for number in range(1, setup.rounds + 1):
         broadcast, replies = frozen(model), []
+        events += [Event(number, "train", SERVER, client(index), broadcast, {}) for index in range(len(parties))]
         for index, (x, y) in enumerate(parties):
-            events.append(Event(number, "train", SERVER, client(index), broadcast, {}))
             replies.append(_descend(setup, model, x, y))
             facts = {"num-examples": len(y)}
             events.append(Event(number, "train-reply", client(index), SERVER, frozen(replies[-1]), facts))

@@ -43,6 +43,7 @@ FLOORS = {
     "property_threshold": 0.7,
     "update_cosine": 0.97,
     "source_labels": 0.55,
+    "fedmia_loss": 0.75,
 }
 FLOOR = 0.85
 
@@ -52,8 +53,15 @@ NEEDS_MODELS_OF_ROUNDS = {
     "movement_cosine",
     "canary_product",
     "canary_steepest",
+    "gradient_norm",
 }
-NEEDS_UPDATES = {"update_cosine", "label_unmixing", "canary_update"}
+NEEDS_UPDATES = {
+    *("update_cosine", "update_difference", "update_lira", "update_lira_offline", "update_watson"),
+    *("fedmia_loss", "fedmia_cosine"),
+    "label_unmixing",
+    "canary_update",
+}
+NEEDS_UPDATES_OF_OTHERS = {"fedmia_loss", "fedmia_cosine"}
 NEEDS_OTHERS = {"source_loss", "source_cosine", "source_labels", "taking_part"}
 NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 
@@ -183,6 +191,8 @@ def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, rele
         lacking |= NEEDS_MODELS_OF_ROUNDS | NEEDS_UPDATES
         if release == "labels":
             lacking |= ATTACKS.keys() - NEEDS_LABELS_ONLY
+    if vantage == "client:0":
+        lacking |= NEEDS_UPDATES_OF_OTHERS
     given = study(attack.game)
     world = dataclasses.replace(given.worlds[0], released=hide(given.worlds[0].released, release))
     result = outcome(attack, dataclasses.replace(given, worlds=(world,)), vantage)
