@@ -1,45 +1,29 @@
-"""Signals of client updates: does a record's own gradient point the way its alleged owner moved?"""
+"""Signals of client updates: did the alleged owner move the model the way this record alone would have moved it?
 
-from collections.abc import Mapping
+The gradients of the records asked about are taken once a round, at the broadcast model, and compared with the update of
+each client as it comes by; no update is kept.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from attacks.final import asked_records
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
-from fedsim.gradients import inner, norms, record_gradients
+from fedsim.gradients import NUMBERS, Gradients, Outer, gradient_norms, inner, norms, record_gradients
 from fedsim.transcript import SERVER, Arrays, Event, client
-from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk
+from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, Records
 
 UPDATES_OF_AN_OWNER = 10
 """At most this many updates of a client are compared: the mean has settled by then, and each costs one gradient a
 record.
 """
-
-
-class Alignment(NamedTuple):
-    """Sums of cosines [items], how many updates of the owner they cover [items], which items are said to be whose, and
-    the newest broadcast.
-    """
-
-    public: Public
-    ask: RecordAsk
-    owned: Mapping[str, Ints]
-    total: Floats
-    updates: Ints
-    last_round: Mapping[str, int]
-    broadcast: Arrays | None = None
-    broadcast_round: int = -1
-
-
-def _start(public: Public, ask: Ask) -> Alignment:
-    if not isinstance(ask, RecordAsk):
-        raise TypeError(f"a signal of records needs a RecordAsk, got {type(ask).__name__}")
-    owner = ask.items.owner
-    owned = {client(int(index)): np.flatnonzero(owner == index) for index in np.unique(owner)}
-    return Alignment(public, ask, owned, np.zeros(len(owner)), np.zeros(len(owner), dtype=np.int64), {})
 
 
 def comparable(broadcast: Arrays, reply: Arrays) -> bool:
@@ -50,120 +34,294 @@ def comparable(broadcast: Arrays, reply: Arrays) -> bool:
     )
 
 
-def _step(state: Alignment, event: Event) -> Alignment:
-    if event.kind == "train" and event.sender == SERVER and event.arrays and event.round != state.broadcast_round:
-        return state._replace(broadcast=event.arrays, broadcast_round=event.round)
-    rows = state.owned.get(event.sender)
-    if event.kind != "train-reply" or event.round != state.broadcast_round or state.broadcast is None or rows is None:
-        return state
-    if not comparable(state.broadcast, event.arrays) or not _due(state, event):
-        return state
-    total, updates = state.total.copy(), state.updates.copy()
-    total[rows] += cosines(state, event.arrays, rows)
-    updates[rows] += 1
-    return state._replace(total=total, updates=updates, last_round={**state.last_round, event.sender: event.round})
+def interval(public: Public) -> int:
+    """Return the rounds from one comparison to the next, so that they are spread evenly over the run."""
+    return ceil(public.rounds / UPDATES_OF_AN_OWNER)
 
 
-def _due(state: Alignment, event: Event) -> bool:
-    """Space the comparisons evenly, whether or not the client takes part in every round."""
-    last = state.last_round.get(event.sender)
-    return last is None or event.round - last >= ceil(state.public.rounds / UPDATES_OF_AN_OWNER)
+def record_ask(ask: Ask) -> RecordAsk:
+    """Return an ask about records; TypeError for any other."""
+    if not isinstance(ask, RecordAsk):
+        raise TypeError(f"a signal of records needs a RecordAsk, got {type(ask).__name__}")
+    return ask
 
 
-class Aligned(NamedTuple):
-    """Inner products [rows] of records' gradients with a movement, their lengths [rows], and that of the movement."""
-
-    product: Floats
-    gradient: Floats
-    movement: float
+def owned_by(records: Records) -> Mapping[str, Ints]:
+    """Return the rows of each alleged owner, by party name."""
+    return {client(int(index)): np.flatnonzero(records.owner == index) for index in np.unique(records.owner)}
 
 
-def cosines(state: Alignment, reply: Arrays, rows: Ints) -> Floats:
-    """Return the cosine [rows] of each record's gradient at the broadcast model with the descent `broadcast - reply`.
+# The gradients of some records at one model, and an update beside them.
+
+
+class Slopes(NamedTuple):
+    """Gradients of n records at a model: their lengths float64 [n], and all of them where they are few numbers;
+    otherwise they are computed again for each update.
+    """
+
+    parameters: Mapping[str, Tensor]
+    x: Tensor
+    y: Tensor
+    lengths: Tensor
+    kept: Gradients | None
+
+
+def slopes(public: Public, model: Arrays, records: Records, rows: Ints) -> Slopes:
+    """Return the gradients of some rows of `records` at a model."""
+    parameters = {name: torch.tensor(array) for name, array in model.items()}
+    dtype = next(iter(parameters.values())).dtype
+    x, y = torch.from_numpy(records.x[rows]).to(dtype), torch.from_numpy(records.y[rows])
+    lengths, pieces = [], []
+    for piece in record_gradients(public.apply, parameters, x, y):
+        lengths.append(norms(piece))
+        if _numbers(piece) * len(y) <= NUMBERS * len(lengths[-1]):
+            pieces.append(piece)
+    kept = _joined(pieces) if len(pieces) == len(lengths) else None
+    return Slopes(parameters, x, y, torch.cat(lengths), kept)
+
+
+def _numbers(gradients: Gradients) -> int:
+    return sum(
+        value.error.numel() + value.input.numel() if isinstance(value, Outer) else value.numel()
+        for value in gradients.values()
+    )
+
+
+def _joined(pieces: list[Gradients]) -> Gradients:
+    """Return pieces of consecutive records as one."""
+
+    def join(parts: list[Tensor | Outer]) -> Tensor | Outer:
+        factors = [part for part in parts if isinstance(part, Outer)]
+        if factors:
+            return Outer(*(torch.cat(column) for column in zip(*factors, strict=True)))
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+
+    return pieces[0] if len(pieces) == 1 else {name: join([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _some(gradients: Gradients, part: slice) -> Gradients:
+    return {
+        name: Outer(value.error[part], value.input[part]) if isinstance(value, Outer) else value[part]
+        for name, value in gradients.items()
+    }
+
+
+class Match(NamedTuple):
+    """Records beside an update D, the descent `broadcast - reply`: <D, g> [n], |g| [n] and |D|, for gradients g."""
+
+    products: Floats
+    lengths: Floats
+    moved: float
+
+
+def match(public: Public, at: Slopes, broadcast: Arrays, reply: Arrays, part: slice = slice(None)) -> Match:
+    """Return how the gradients of some of the records match a client's update."""
+    dtype = at.x.dtype
+    moved = {name: torch.as_tensor(np.subtract(array, reply[name]), dtype=dtype) for name, array in broadcast.items()}
+    pieces: Iterator[Gradients] = (
+        iter([_some(at.kept, part)])
+        if at.kept is not None
+        else record_gradients(public.apply, at.parameters, at.x[part], at.y[part])
+    )
+    products = torch.cat([inner(piece, moved) for piece in pieces])
+    length = norms({name: value[None] for name, value in moved.items()})
+    return Match(products.numpy(), at.lengths[part].numpy(), float(length))
+
+
+Measure = Callable[[Match], Floats]
+
+
+def cosine(found: Match) -> Floats:
+    """Return the cosine [n] of each record's gradient with the update.
 
     A zero gradient or a zero update points nowhere: cosine 0.
     Source: Li, Li, Ribeiro, "Effective passive membership inference attacks in federated learning against
     overparameterized models", ICLR 2023, https://openreview.net/forum?id=QsCSLPP55Ku
     """
-    found = aligned(state, reply, rows)
-    lengths = found.gradient * found.movement
-    return np.divide(found.product, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
+    lengths = found.lengths * found.moved
+    return np.divide(found.products, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
 
 
-def aligned(state: Alignment, reply: Arrays, rows: Ints) -> Aligned:
-    """Return how each record's gradient at the broadcast model lies to the descent `broadcast - reply`."""
+def difference(found: Match) -> Floats:
+    """Return (|D|^2 - |D - s g|^2) / |D|^2 [n]: the share of the update's squared length that a step s g along the
+    record's gradient g takes away.
+
+    The scale s is one for all the records: the one with which their steps take away most together, not below 0. It
+    needs no label of membership. A zero update is no evidence: 0.
+    Source: Li, Li, Ribeiro, "Effective passive membership inference attacks in federated learning against
+    overparameterized models", ICLR 2023, https://openreview.net/forum?id=QsCSLPP55Ku
+    """
+    squares = found.lengths**2
+    if not (found.moved and squares.any()):
+        return np.zeros(len(squares))
+    scale = max(found.products.sum(), 0.0) / squares.sum()
+    return np.asarray((2 * scale * found.products - scale**2 * squares) / found.moved**2)
+
+
+# Each record beside the updates of its alleged owner.
+
+
+class Updates(NamedTuple):
+    """Sums of a measure [items] and how many updates of the owner they cover [items]; in which round each owner was
+    compared last; the newest broadcast and who received it; the gradients at it of the records of those who are to be
+    compared, one owner after the other.
+    """
+
+    public: Public
+    ask: RecordAsk
+    owned: Mapping[str, Ints]
+    total: Floats
+    updates: Ints
+    last_round: Mapping[str, int]
+    round: int = -1
+    broadcast: Arrays | None = None
+    cohort: frozenset[str] = frozenset()
+    spans: Mapping[str, slice] = {}
+    slopes: Slopes | None = None
+
+
+def _start(public: Public, ask: Ask) -> Updates:
+    asked = record_ask(ask)
+    nothing = np.zeros(len(asked.items))
+    return Updates(public, asked, owned_by(asked.items), nothing, nothing.astype(np.int64), {})
+
+
+def _step(state: Updates, event: Event, measure: Measure) -> Updates:
+    if event.kind == "train" and event.sender == SERVER and event.arrays:
+        if event.round != state.round:
+            state = state._replace(round=event.round, broadcast=event.arrays, cohort=frozenset(), spans={}, slopes=None)
+        return state._replace(cohort=state.cohort | {event.receiver})
+    if event.kind != "train-reply" or event.round != state.round or state.broadcast is None:
+        return state
+    if not _due(state, event.sender) or not comparable(state.broadcast, event.arrays):
+        return state
+    if event.sender not in state.spans:
+        state = _opened(state, event.sender)
     assert state.broadcast is not None
-    parameters = {name: torch.tensor(array) for name, array in state.broadcast.items()}
-    dtype = next(iter(parameters.values())).dtype
-    moved = {
-        name: torch.as_tensor(np.subtract(array, reply[name]), dtype=dtype) for name, array in state.broadcast.items()
-    }
-    x, y = torch.from_numpy(state.ask.items.x[rows]).to(dtype), torch.from_numpy(state.ask.items.y[rows])
-    pieces = [(inner(g, moved), norms(g)) for g in record_gradients(state.public.apply, parameters, x, y)]
-    products, lengths = (torch.cat(parts).numpy() for parts in zip(*pieces, strict=True))
-    return Aligned(products, lengths, float(norms({name: value[None] for name, value in moved.items()})))
+    assert state.slopes is not None
+    rows = state.owned[event.sender]
+    total, updates = state.total.copy(), state.updates.copy()
+    total[rows] += measure(match(state.public, state.slopes, state.broadcast, event.arrays, state.spans[event.sender]))
+    updates[rows] += 1
+    state = state._replace(total=total, updates=updates, last_round={**state.last_round, event.sender: event.round})
+    return state if any(_due(state, party) for party in state.spans) else state._replace(spans={}, slopes=None)
 
 
-def _finish(state: Alignment, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
+def _due(state: Updates, party: str) -> bool:
+    """Space the comparisons evenly, whether or not the client takes part in every round."""
+    last = state.last_round.get(party)
+    return party in state.owned and (last is None or state.round - last >= interval(state.public))
+
+
+def _opened(state: Updates, sender: str) -> Updates:
+    """Take the gradients of all the records that this round's updates will be compared with."""
+    assert state.broadcast is not None
+    parties = [party for party in state.owned if party in state.cohort | {sender} and _due(state, party)]
+    ends = np.cumsum([0, *(len(state.owned[party]) for party in parties)]).tolist()
+    spans = {party: slice(*ends[i : i + 2]) for i, party in enumerate(parties)}
+    rows = np.concatenate([state.owned[party] for party in parties])
+    return state._replace(spans=spans, slopes=slopes(state.public, state.broadcast, state.ask.items, rows))
+
+
+def _finish(state: Updates, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
     if not state.updates.any():
         raise NotVisible("no update of a client that is alleged to hold one of these records crossed this vantage")
     mean = state.total / np.maximum(state.updates, 1)
     return np.concatenate([mean, np.zeros(len(state.ask.population))])
 
 
-UPDATE_COSINE = Signal(_start, _step, _finish)
+UPDATE_COSINE = Signal(_start, partial(_step, measure=cosine), _finish)
 """Mean cosine [rows] over the observed updates of the alleged owner; 0, which is no evidence, for an owner never seen
 and for the population, which nobody is alleged to hold.
 """
 
+UPDATE_DIFFERENCE = Signal(_start, partial(_step, measure=difference), _finish)
+"""Mean `difference` [rows] over the observed updates of the alleged owner; 0 where there is nothing to compare."""
+
+
+# Each record beside the global models.
+
 
 class Course(NamedTuple):
     """Sums over the movements of the global model: inner products [items] with each record's gradients, the squared
-    lengths of these [items], and those of the movements.
+    lengths of these [items], and those of the movements; and the newest model.
     """
 
-    alignment: Alignment
-    product: Floats
-    gradient: Floats
-    movement: float
+    public: Public
+    ask: RecordAsk
+    products: Floats
+    squares: Floats
+    moved: float = 0.0
+    round: int = -1
+    broadcast: Arrays | None = None
 
 
 def _start_course(public: Public, ask: Ask) -> Course:
-    alignment = _start(public, ask)
-    nothing = np.zeros(len(alignment.ask.items))
-    return Course(alignment, nothing, nothing, 0.0)
+    nothing = np.zeros(len(record_ask(ask).items))
+    return Course(public, record_ask(ask), nothing, nothing)
 
 
 def _follow(state: Course, event: Event) -> Course:
-    known = state.alignment
     if event.sender != SERVER or event.kind not in ("train", "final") or not event.arrays:
         return state
-    if event.kind == "train" and event.round == known.broadcast_round:
+    if event.kind == "train" and event.round == state.round:
         return state
-    if known.broadcast is not None and _spaced(state):
-        found = aligned(known, event.arrays, np.arange(len(known.ask.items)))
+    if state.broadcast is not None and state.round % interval(state.public) == 0:
+        at = slopes(state.public, state.broadcast, state.ask.items, np.arange(len(state.products)))
+        found = match(state.public, at, state.broadcast, event.arrays)
         state = state._replace(
-            product=state.product + found.product,
-            gradient=state.gradient + found.gradient**2,
-            movement=state.movement + found.movement**2,
+            products=state.products + found.products,
+            squares=state.squares + found.lengths**2,
+            moved=state.moved + found.moved**2,
         )
-    return state._replace(alignment=known._replace(broadcast=event.arrays, broadcast_round=event.round))
-
-
-def _spaced(state: Course) -> bool:
-    """Space the comparisons evenly over the rounds."""
-    return state.alignment.broadcast_round % ceil(state.alignment.public.rounds / UPDATES_OF_AN_OWNER) == 0
+    return state._replace(broadcast=event.arrays, round=event.round)
 
 
 def _finish_course(state: Course, released: Oracle) -> Floats:  # noqa: ARG001 - the movements say it all
-    if not state.movement:
+    if not state.moved:
         raise NotVisible("no two global models in a row crossed this vantage")
-    lengths = np.sqrt(state.gradient * state.movement)
-    found = np.divide(state.product, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
-    return np.concatenate([found, np.zeros(len(state.alignment.ask.population))])
+    found = cosine(Match(state.products, np.sqrt(state.squares), state.moved**0.5))
+    return np.concatenate([found, np.zeros(len(state.ask.population))])
 
 
 MOVEMENT_COSINE = Signal(_start_course, _follow, _finish_course)
 """Cosine [rows] with what the whole cohort did to the global model, all rounds as one long vector, so that rounds count
 by what happened in them: all that secure aggregation leaves; 0 for the population.
 """
+
+
+class Steepness(NamedTuple):
+    """Sums of gradient lengths [rows] over broadcasts, how many there were, and the round of the last one taken."""
+
+    public: Public
+    ask: Ask
+    total: Floats
+    broadcasts: int = 0
+    last_round: int | None = None
+
+
+def _start_steepness(public: Public, ask: Ask) -> Steepness:
+    return Steepness(public, ask, np.zeros(len(asked_records(ask).y)))
+
+
+def _climb(state: Steepness, event: Event) -> Steepness:
+    if event.kind != "train" or event.sender != SERVER or not event.arrays:
+        return state
+    if state.last_round is not None and event.round - state.last_round < interval(state.public):
+        return state
+    asked = asked_records(state.ask)
+    parameters = {name: torch.tensor(array) for name, array in event.arrays.items()}
+    dtype = next(iter(parameters.values())).dtype
+    x, y = torch.from_numpy(np.concatenate(asked.x)).to(dtype), torch.from_numpy(asked.y)
+    lengths = gradient_norms(state.public.apply, parameters, x, y).numpy()
+    return state._replace(total=state.total + lengths, broadcasts=state.broadcasts + 1, last_round=event.round)
+
+
+def _finish_steepness(state: Steepness, released: Oracle) -> Floats:  # noqa: ARG001 - the broadcasts say it all
+    if not state.broadcasts:
+        raise NotVisible("no broadcast model crossed this vantage")
+    return np.asarray(state.total / state.broadcasts)
+
+
+GRADIENT_NORM = Signal(_start_steepness, _climb, _finish_steepness)
+"""Mean length [rows] of a record's gradient over the observed broadcast models."""

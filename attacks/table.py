@@ -4,12 +4,15 @@ from functools import partial
 
 from attacks import decide, learned, lira, rmia
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
+from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
-from attacks.gradients import MOVEMENT_COSINE, UPDATE_COSINE
+from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_DIFFERENCE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
+from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
+from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
 from fedsim.attack import Attack
 
 YEOM = (
@@ -69,10 +72,24 @@ SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PE
 SURI_LINK = "https://arxiv.org/abs/2109.06024"
 WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
 WAINAKH_LINK = "https://arxiv.org/abs/2105.09369"
+HU = "Hu, Salcic, Sun, Dobbie, Zhang: Source inference attacks in federated learning. IEEE ICDM 2021"
+HU_LINK = "https://arxiv.org/abs/2109.05659"
+SUBJECT = "Suri, Kanani, Marathe, Peterson: Subject membership inference attacks in federated learning. arXiv 2022"
+SUBJECT_LINK = "https://arxiv.org/abs/2206.03317"
+KAIROUZ = (
+    "Kairouz, McMahan et al.: Advances and open problems in federated learning. Foundations and Trends in Machine "
+    "Learning 2021"
+)
+KAIROUZ_LINK = "https://arxiv.org/abs/1912.04977"
 
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
 PUBLIC_RECORDS = "Public records that are in no training set."
+OWNER = "Which client is alleged to hold the record."
+OWNER_AND_REFERENCES = (
+    "Which client is alleged to hold the record, and reference federations with known membership of which every update "
+    "is kept."
+)
 BOTH = "Reference federations with known membership, and public records that are in no training set."
 
 ATTACKS: dict[str, Attack] = {
@@ -353,6 +370,96 @@ ATTACKS: dict[str, Attack] = {
         paper=LI,
         link=LI_LINK,
     ),
+    "update_difference": Attack(
+        name="update_difference",
+        title="Update difference",
+        game="record",
+        signal=UPDATE_DIFFERENCE,
+        test=decide.higher,
+        summary="Asks how much closer a client's update is to a step along this record's gradient than to no step at "
+        "all. The length of the step is fitted to all the records asked about together, without their labels of "
+        "membership.",
+        knowledge=OWNER,
+        paper=LI,
+        link=LI_LINK,
+    ),
+    "gradient_norm": Attack(
+        name="gradient_norm",
+        title="Gradient norm",
+        game="record",
+        signal=GRADIENT_NORM,
+        test=decide.lower,
+        summary="Says that records which ask little of the global models of all rounds were in training. It is the "
+        "loss attack by another name, and a floor for attacks on updates.",
+        knowledge=NOTHING,
+        paper=LI,
+        link=LI_LINK,
+    ),
+    "update_lira": Attack(
+        name="update_lira",
+        title="Likelihood ratio of the update cosine",
+        game="record",
+        signal=UPDATE_COSINE,
+        test=partial(lira.online, spread="auto"),
+        summary="Asks which explains the cosine of the update with the record's gradient better: federations in which "
+        "the owner trained on the record or federations in which it did not. Each record has its own two bell "
+        "curves, so that what is normal for it no longer counts.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "update_lira_offline": Attack(
+        name="update_lira_offline",
+        title="Likelihood ratio of the update cosine, offline",
+        game="record",
+        signal=UPDATE_COSINE,
+        test=partial(lira.offline, spread="auto"),
+        summary="Asks how unusual the cosine of the update with the record's gradient would be in a federation without "
+        "the record. It needs only references without it, which can be run before anybody asks.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "update_watson": Attack(
+        name="update_watson",
+        title="Update cosine, calibrated",
+        game="record",
+        signal=UPDATE_COSINE,
+        test=decide.above_out_mean,
+        summary="Compares the cosine of the update with the record's gradient with that in federations without the "
+        "record. What clients do to such records anyway is taken away; one reference already helps.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=WATSON,
+        link=WATSON_LINK,
+        min_references=1,
+    ),
+    "fedmia_loss": Attack(
+        name="fedmia_loss",
+        title="All for one, by loss (FedMIA-I)",
+        game="record",
+        signal=FEDMIA_LOSS,
+        test=decide.higher,
+        summary="Asks in each round whether the model that the alleged owner sends back fits the record better than "
+        "those of all the other clients do. They do not hold the record, so they are references for free.",
+        knowledge=OWNER,
+        paper=ZHU,
+        link=ZHU_LINK,
+    ),
+    "fedmia_cosine": Attack(
+        name="fedmia_cosine",
+        title="All for one, by cosine (FedMIA-II)",
+        game="record",
+        signal=FEDMIA_COSINE,
+        test=decide.higher,
+        summary="Asks in each round whether the alleged owner's update follows the record's gradient more closely "
+        "than the updates of all the other clients do. They do not hold the record, so they are references for "
+        "free.",
+        knowledge=OWNER,
+        paper=ZHU,
+        link=ZHU_LINK,
+    ),
     "movement_cosine": Attack(
         name="movement_cosine",
         title="Cosine with the round's movement",
@@ -439,6 +546,81 @@ ATTACKS: dict[str, Attack] = {
         knowledge="The canaries, which the auditor made, and the model of every round.",
         paper=ANDREW,
         link=ANDREW_LINK,
+    ),
+    "source_loss": Attack(
+        name="source_loss",
+        title="Lowest loss among the clients",
+        game="source",
+        signal=SOURCE_LOSS,
+        test=decide.higher,
+        summary="Asks in each round whether the model that the named client sent back fits the record better than that "
+        "of any other client. Whoever has just trained on a record fits it best.",
+        knowledge="The record and its label, and that it is in the training data of somebody.",
+        paper=HU,
+        link=HU_LINK,
+    ),
+    "source_cosine": Attack(
+        name="source_cosine",
+        title="Update cosine against the other clients",
+        game="source",
+        signal=SOURCE_COSINE,
+        test=decide.higher,
+        summary="Asks in each round whether the named client's update points more where this record alone would have "
+        "pulled the model than the other clients' updates do. What all clients have in common cancels out.",
+        knowledge="The record and its label, and that it is in the training data of somebody.",
+        paper=LI,
+        link=LI_LINK,
+    ),
+    "source_labels": Attack(
+        name="source_labels",
+        title="Label prior of the clients",
+        game="source",
+        signal=SOURCE_LABELS,
+        test=decide.higher,
+        summary="Guesses that a record is where most records with its label are, from what the updates reveal of each "
+        "client's label counts. It never looks at the record itself, so it is the floor that a source attack must beat "
+        "where clients hold different labels.",
+        knowledge="The label of the record, and public records to estimate the average answer to each class.",
+        paper=HU,
+        link=HU_LINK,
+    ),
+    "client_loss": Attack(
+        name="client_loss",
+        title="Loss on a client's records",
+        game="client",
+        signal=SAMPLE_LOSS,
+        test=decide.lower,
+        summary="Averages the model's loss over records of a client that the attacker holds. A model fits those it "
+        "was trained on, and others like them.",
+        knowledge="Records of the client: those it trains on, or others of its own.",
+        paper=SUBJECT,
+        link=SUBJECT_LINK,
+    ),
+    "client_lira": Attack(
+        name="client_lira",
+        title="Likelihood ratio of a client",
+        game="client",
+        signal=SAMPLE_MARGIN,
+        test=partial(lira.online, spread="auto"),
+        summary="Asks which explains the mean margin of a client's records better: federations with this client or "
+        "federations without it. Each client has its own two bell curves, so that one with easy records is not taken "
+        "for one that was there.",
+        knowledge="Records of the client, and reference federations of which the attacker knows who took part.",
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "taking_part": Attack(
+        name="taking_part",
+        title="Who takes part",
+        game="client",
+        signal=ANSWERED,
+        test=decide.higher,
+        summary="Looks with whom the server exchanges messages in training. Neither secure aggregation nor noise hides "
+        "that, and nothing has to be read.",
+        knowledge="Nothing; sender and receiver of each message are enough.",
+        paper=KAIROUZ,
+        link=KAIROUZ_LINK,
     ),
 }
 """Every attack by name."""

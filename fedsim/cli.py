@@ -403,6 +403,8 @@ GAMES = {
     "property": "which share of a property does the training data have?",
     "labels": "which labels does one client hold?",
     "canaries": "which of the auditor's canaries took part?",
+    "source": "does this client hold this record of the training data?",
+    "client": "did this client take part at all?",
 }
 
 

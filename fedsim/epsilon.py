@@ -12,7 +12,15 @@ from fedsim.intervals import Unresolved
 from fedsim.prepare import PreparedAudit, Trial
 from fedsim.randomness import generator
 from fedsim.results import Evidence
-from fedsim.scenario import CanaryGame, CentralPrivacy, DistributedPrivacy, EpsilonClaim, Federation
+from fedsim.scenario import (
+    AdaptivePrivacy,
+    CanaryGame,
+    CentralPrivacy,
+    ClientGame,
+    DistributedPrivacy,
+    EpsilonClaim,
+    Federation,
+)
 from fedsim.transcript import SERVER
 from fedsim.views import Vantage
 
@@ -38,7 +46,23 @@ def observer(vantage: Vantage) -> Observer:
 def unit(audit: PreparedAudit) -> Unit:
     """Return whose presence an audit asks about."""
     game = audit.audit.game
-    return game.unit if isinstance(game, CanaryGame) else "record"
+    if isinstance(game, CanaryGame):
+        return game.unit
+    return "client" if isinstance(game, ClientGame) else "record"
+
+
+def hides_presence(trial: Trial) -> bool:
+    """Return whether the epsilon accounted for holds between a federation with a client and one without it.
+
+    The server of central privacy divides by the number of clients expected, whoever comes, so that a client that is not
+    there is one whose updates are zero. Elsewhere the others fill its place, or the number of terms in a mean, or a
+    round given up, tells. Without privacy epsilon is infinite, which no bound contradicts.
+    """
+    privacy, facts = trial.federation.privacy, trial.facts
+    if privacy is None:
+        return True
+    drawn = facts.sampling == "fixed" and facts.per_round < facts.clients
+    return isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and facts.secure is None and not drawn
 
 
 def accounted(trial: Trial, delta: float | None = None) -> tuple[Spent, ...]:
@@ -66,6 +90,12 @@ def bound(scores: Scores, name: str, confidence: float, seed: int) -> Bound | Un
         return Unresolved(
             "A bound rests on worlds whose scores owe nothing to each other's coins, and this attack learns from the "
             "other worlds; take one that needs no references."
+        )
+    if isinstance(scores.audit.audit.game, ClientGame) and not hides_presence(scores.trial):
+        return Unresolved(
+            "What is accounted for in this federation is the content of a client's updates, and this game asks whether "
+            "there are any; use canaries of unit client, or central privacy without secure aggregation, with all "
+            "clients or Poisson sampling."
         )
     rng = generator(seed, "bound", scores.audit.audit.name, scores.attack, name)
     found, delta = scores.evidence, scores.audit.audit.delta

@@ -4,7 +4,7 @@ the truth.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -18,18 +18,21 @@ from fedsim.errors import ScenarioError
 from fedsim.randomness import derive, generator
 from fedsim.scenario import (
     CanaryGame,
+    ClientGame,
+    DistributedPrivacy,
     DropOut,
     Federation,
     Game,
     LabelGame,
     Local,
     ModelChoice,
+    Partition,
     Plugin,
     PropertyGame,
     RecordPrivacy,
     Scenario,
 )
-from fedsim.views import Ask, CanaryAsk, LabelAsk, PropertyAsk, RecordAsk, Records
+from fedsim.views import Ask, CanaryAsk, ClientAsk, LabelAsk, PropertyAsk, RecordAsk, Records, SourceAsk
 
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -100,6 +103,10 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
         return _labels(scenario, pool, game)
     if isinstance(game, CanaryGame):
         return _canaries(scenario, pool, game)
+    if isinstance(game, ClientGame):
+        return _client(scenario, pool, game, watchers)
+    if game == "source":
+        return _source(scenario, pool, watchers)
     return _record(scenario, pool, watchers)
 
 
@@ -111,7 +118,9 @@ def title(game: Game) -> str:
         return f"labels:{game.client}"
     if isinstance(game, CanaryGame):
         return f"canaries:{game.unit}:{game.direction}:{game.count}"
-    return "record"
+    if isinstance(game, ClientGame):
+        return f"client:{game.sample}"
+    return game
 
 
 def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
@@ -121,7 +130,7 @@ def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
 
 def asked_from(ask: Ask, vantage_clients: frozenset[int]) -> Ask:
     """Return the questions as they are put to a vantage: the records of its own clients have no owner to look for."""
-    if not isinstance(ask, RecordAsk) or not vantage_clients:
+    if not isinstance(ask, RecordAsk | SourceAsk) or not vantage_clients:
         return ask
     owner = np.where(np.isin(ask.items.owner, sorted(vantage_clients)), -1, ask.items.owner)
     return dataclasses.replace(ask, items=dataclasses.replace(ask.items, owner=owner))
@@ -169,7 +178,7 @@ def _record(scenario: Scenario, pool: Pool, watchers: frozenset[int]) -> Draw:
     return Draw(tuple(worlds), tuple(exams))
 
 
-def _record_exam(kind: Kind, worlds: Rows, ask: RecordAsk, members: Bools) -> Exam:
+def _record_exam(kind: Kind, worlds: Rows, ask: RecordAsk | SourceAsk, members: Bools) -> Exam:
     items = ask.items
     flat = items.x.reshape(len(items), -1).astype(np.float64)
     blind = np.concatenate(
@@ -191,9 +200,9 @@ def _record_exam(kind: Kind, worlds: Rows, ask: RecordAsk, members: Bools) -> Ex
 def _planted_record(scenario: Scenario, pool: Pool, population: Records, watchers: frozenset[int], first: int) -> Draw:
     """Small federations trained until they know a few randomly labelled records by heart."""
     count = scenario.controls.planted_worlds
-    planted = pool.planted[: max(SMALLEST_PLANT, math.prod(pool.x.shape[1:]))]  # few features hold few labels by heart
+    planted = _plant(pool)
     members = _coins(scenario, "record planted", count, len(planted))
-    active = np.array(sorted(set(range(min(pool.clients, PLANTED_CLIENTS))) | watchers))
+    active = _active(pool, watchers)
     owner = active[np.arange(len(planted)) % len(active)]
     worlds = [
         over_trained(scenario, f"planted-{w:04d}", _own(planted[members[w]], owner[members[w]], pool.clients))
@@ -201,6 +210,154 @@ def _planted_record(scenario: Scenario, pool: Pool, population: Records, watcher
     ]
     ask = RecordAsk(_records(pool, planted, owner), population)
     return Draw(tuple(worlds), (_record_exam("planted", np.arange(first, first + count), ask, members),))
+
+
+def _plant(pool: Pool) -> Rows:
+    """Return the rows that a planted world learns by heart: few features hold few random labels."""
+    return pool.planted[: max(SMALLEST_PLANT, math.prod(pool.x.shape[1:]))]
+
+
+def _active(pool: Pool, watchers: frozenset[int]) -> Rows:
+    """Return the clients of a planted world: a few, and those that a vantage needs to see at work."""
+    return np.array(sorted(set(range(min(pool.clients, PLANTED_CLIENTS))) | watchers))
+
+
+def _source(scenario: Scenario, pool: Pool, watchers: frozenset[int]) -> Draw:
+    """Worlds that all train on the same records, and differ in who holds which."""
+    if pool.clients < 2:
+        raise ScenarioError("data.clients: with 1 client there is no question who holds a record; use 2 or more")
+    everybody, population = np.arange(pool.clients), _records(pool, pool.population)
+    background = _own(pool.background, pool.owner[pool.background], pool.clients)
+    rng = generator(scenario.seed, "source", "alleged")
+
+    def alleged(rows: Rows, among: Rows) -> SourceAsk:
+        named = rng.permutation(among[np.arange(len(rows)) % len(among)])
+        return SourceAsk(_records(pool, rows, named), population)
+
+    def dealt(kind: Kind, count: int, ask: SourceAsk, among: Rows, partition: Partition) -> Rows:
+        coins = generator(scenario.seed, "coins", f"source {kind}")
+        return np.stack([_deal_anew(pool.classes, ask.items, among, partition, coins) for _ in range(count)])
+
+    main, ask = np.arange(scenario.worlds), alleged(pool.candidates, everybody)
+    owners = dealt("main", len(main), ask, everybody, scenario.data.partition)  # [w, n]
+    worlds = []
+    for w, owner in enumerate(owners):
+        held = zip(_own(pool.candidates, owner, pool.clients), background, strict=True)
+        worlds.append(_world(scenario, f"source-{w:04d}", [np.concatenate(pair) for pair in held]))
+    exams = [_record_exam("main", main, ask, owners == ask.items.owner)]
+    if len(pool.null):
+        coins = _coins(scenario, "source null", len(main), len(pool.null))
+        exams.append(_record_exam("null", main, alleged(pool.null, everybody), coins))
+    planted, active = _plant(pool), _active(pool, watchers)
+    if (count := scenario.controls.planted_worlds) and len(planted):
+        ask = alleged(planted, active)
+        owners = dealt("planted", count, ask, active, Partition())
+        for w, owner in enumerate(owners):
+            worlds.append(over_trained(scenario, f"source-planted-{w:04d}", _own(planted, owner, pool.clients)))
+        positions = np.arange(len(main), len(worlds))
+        exams.append(_record_exam("planted", positions, ask, owners == ask.items.owner))
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def _deal_anew(classes: int, items: Records, among: Rows, partition: Partition, rng: np.random.Generator) -> Rows:
+    """Return a new owner [items] for each record, one of the clients `among`.
+
+    The partition gives each client a share of each label. The alleged owner's counts as often as those of all others
+    would if shares were equal: then a coin decides whether the record is there, and if not, it is at any other. Where
+    shares differ, they are what can be guessed from labels alone.
+    """
+    weights = _shares(classes, len(among), partition, rng)[items.y]
+    weights[among[None, :] == items.owner[:, None]] *= len(among) - 1
+    upto = weights.cumsum(axis=1)
+    chosen = (rng.random(len(items))[:, None] * upto[:, -1:] >= upto).sum(axis=1)
+    owner: Rows = among[np.minimum(chosen, len(among) - 1)]
+    return owner
+
+
+def _shares(classes: int, clients: int, partition: Partition, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the share of each label that goes to each client [classes, clients]."""
+    alike = np.full(clients, partition.alpha)
+    match partition.scheme:
+        case "iid":
+            return np.full((classes, clients), 1 / clients)
+        case "dirichlet":
+            return rng.dirichlet(alike, size=classes)
+        case "quantity":
+            return np.tile(rng.dirichlet(alike), (classes, 1))
+    raise ScenarioError(
+        f"data.partition.scheme: got {partition.scheme}, but the game source deals the records anew in each world; "
+        "allowed there: iid, dirichlet, quantity"
+    )
+
+
+def _client(scenario: Scenario, pool: Pool, game: ClientGame, watchers: frozenset[int]) -> Draw:
+    """Worlds in which a coin decides for each client whether it takes part at all.
+
+    Clients of a vantage always do, or they would see nothing; where there are none, client 0 does, so that there is a
+    federation at all. Nobody is asked about them.
+    """
+    kind, always = title(game), np.array(sorted(watchers or {0}))
+    if isinstance(scenario.federation.privacy, DistributedPrivacy):
+        raise ScenarioError(
+            "audits: in the game client half of the clients are missing, and distributed privacy gives up a round that "
+            "lacks their noise; use canaries of unit client"
+        )
+    if pool.clients <= len(always):
+        raise ScenarioError(
+            f"audits: in the game client {len(always)} of {pool.clients} clients always take part (those of the "
+            "vantages, or else one), so there is nobody to ask about; use more clients"
+        )
+    everybody = np.concatenate([pool.candidates, pool.background])
+    held = _own(everybody, pool.owner[everybody], pool.clients)
+    trains = sample = held
+    if game.sample == "disjoint":
+        if short := [client for client, rows in enumerate(held) if len(rows) < 2]:
+            raise ScenarioError(
+                f"audits: client {short[0]} has {len(held[short[0]])} record, and `sample: disjoint` needs one to "
+                "train on and one to hold out; use fewer clients or more candidates"
+            )
+        rng = generator(scenario.seed, kind, "sample")
+        mixed = [rng.permutation(rows) for rows in held]
+        trains, sample = [rows[::2] for rows in mixed], [rows[1::2] for rows in mixed]
+    worlds: list[World] = []
+
+    def drawn(what: Kind, count: int, asked: Rows, rows: list[Rows], make: Callable[..., World]) -> Bools:
+        members = _coins(scenario, f"{kind} {what}", count, pool.clients)[:, asked]
+        nothing = np.zeros(0, dtype=np.int64)
+        for w in range(count):
+            there = set(asked[members[w]]) | set(always)
+            present = [own if client in there else nothing for client, own in enumerate(rows)]
+            worlds.append(make(scenario, f"{kind}-{what}-{w:04d}", present))
+        return members
+
+    def exam(what: Kind, positions: Rows, asked: Rows, rows: list[Rows], members: Bools) -> Exam:
+        known = np.stack([np.bincount(pool.y[rows[client]], minlength=pool.classes) for client in asked])
+        blind = np.concatenate([np.eye(len(asked)), known], axis=1)
+        owner = np.repeat(asked, [len(rows[client]) for client in asked])
+        return Exam(
+            kind=what,
+            worlds=positions,
+            ask=ClientAsk(asked, _records(pool, np.concatenate([rows[client] for client in asked]), owner)),
+            members=members,
+            targets=np.ones(len(positions), dtype=bool),
+            references=_everyone_else(len(positions)),
+            blind=np.broadcast_to(blind, (len(positions), *blind.shape)),
+            owner=asked,
+            new_items=False,
+        )
+
+    main, asked = np.arange(scenario.worlds), np.setdiff1d(np.arange(pool.clients), always)
+    exams = [exam("main", main, asked, sample, drawn("main", scenario.worlds, asked, trains, _world))]
+    exams.append(exam("null", main, asked, sample, _coins(scenario, f"{kind} null", scenario.worlds, len(asked))))
+    planted, few = _plant(pool), np.setdiff1d(_active(pool, watchers), always)
+    count = scenario.controls.planted_worlds
+    if count and len(planted) and len(few):
+        count *= math.ceil((PLANTED_CLIENTS - 1) / len(few))  # where a world has few to ask about, more of them are
+        active = np.concatenate([few, always])
+        own = _own(planted, active[np.arange(len(planted)) % len(active)], pool.clients)
+        members = drawn("planted", count, few, own, over_trained)
+        exams.append(exam("planted", np.arange(len(main), len(worlds)), few, own, members))
+    return Draw(tuple(worlds), tuple(exams))
 
 
 def _world(scenario: Scenario, name: str, rows: list[Rows]) -> World:

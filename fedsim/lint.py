@@ -14,6 +14,7 @@ from fedsim.scenario import (
     Audit,
     CanaryGame,
     CentralPrivacy,
+    ClientGame,
     DifferenceClaim,
     DistributedPrivacy,
     DropOut,
@@ -235,7 +236,7 @@ def bounds_without_coins(scenario: Scenario) -> Remarks:
     for index, audit in enumerate(scenario.audits):
         if audit.bounds and _asked(audit) is None:
             text = "a lower bound on epsilon needs a coin flip for each client or record, and this game has none"
-            yield Remark(("audits", index, "bounds"), "error", text, "use the game record or canaries")
+            yield Remark(("audits", index, "bounds"), "error", text, "use the game record, client or canaries")
 
 
 def difference_of_games(scenario: Scenario) -> Remarks:
@@ -355,6 +356,8 @@ def _asked(audit: Audit) -> Literal["client", "record"] | None:
     """The unit whose coins an audit guesses; None where it asks something else."""
     if isinstance(audit.game, CanaryGame):
         return audit.game.unit
+    if isinstance(audit.game, ClientGame):
+        return "client"
     return "record" if audit.game == "record" else None
 
 

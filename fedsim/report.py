@@ -71,6 +71,10 @@ GAMES: dict[GameName, Words] = {
     "property": Words("Does the training population have the property?", "a “yes” world", "a “no” world", "population"),
     "labels": Words("Does the client hold this class?", "a class that it holds", "one that it does not hold", "class"),
     "canaries": Words("Which canaries took part?", "a canary that took part", "one that did not", "canary"),
+    "source": Words(
+        "Does the client hold this record?", "a record that the client named holds", "one that another holds", "record"
+    ),
+    "client": Words("Did this client take part at all?", "a client that took part", "one that did not", "client"),
 }
 CONTROLS = {
     "null": ("Null", "no leak is possible, so the AUC must cover 0.5"),
@@ -329,12 +333,31 @@ def scale(findings: Sequence[Finding]) -> str:
 
 def _secret(game: str | Json, effective: Json, worlds: int) -> str:
     """What the coins decided, in one or two sentences."""
+    if game == "source":
+        candidates, clients = effective["data"]["candidates"], effective["data"]["clients"]
+        return (
+            f"All of {candidates:,} records were in the training data, each at one of {clients} clients. For each a "
+            f"client was named; in each of {worlds} federations (“worlds”) the record was dealt anew, to the client "
+            "named as often as to all others together where clients are alike. The attacker is asked of each record: "
+            "does the client named hold it? Records that it holds are members, the others non-members."
+        )
     if isinstance(game, str):
         candidates, clients = effective["data"]["candidates"], effective["data"]["clients"]
         return (
             f"For each of {candidates:,} records a coin decided whether it was in the training data of a federation "
             f"of {clients} clients. {worlds} such federations (“worlds”) were trained, each with its own coins. "
             "The attacker is asked of each record: was it in? Records that were in are members, the others non-members."
+        )
+    if game["name"] == "client":
+        held = {
+            "same": "the records that each of them trains on",
+            "disjoint": "records of each of them that are held out of the training",
+        }
+        return (
+            f"In each of {worlds} federations (“worlds”) a coin decided for each of {effective['data']['clients']} "
+            "clients whether it took part at all; at least one always does, and nobody is asked about it. The attacker "
+            f"holds {held[game['sample']]}, and is asked of each client: was it there? Those that were are members, "
+            "the others non-members."
         )
     if game["name"] == "canaries":
         made = {"client": "clients that always send the same update", "record": "records with one fixed gradient"}

@@ -348,6 +348,16 @@ class CanaryGame(Section):
     """dirac: one coordinate each; random: uniform on the sphere (what the one-shot estimate asks for)."""
 
 
+class ClientGame(Section):
+    """Which clients took part at all? In each world a coin decides for each; those that are out train nowhere."""
+
+    name: Literal["client"]
+    sample: Literal["same", "disjoint"] = "same"
+    """Which records of a client the attacker holds. same: those it trains on; disjoint: half of its records, which are
+    held out, so that only what they have in common with the other half can tell.
+    """
+
+
 def _game_name(value: object) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
     return str(name)
@@ -355,9 +365,11 @@ def _game_name(value: object) -> str:
 
 Game = Annotated[
     Annotated[Literal["record"], Tag("record")]
+    | Annotated[Literal["source"], Tag("source")]
     | Annotated[PropertyGame, Tag("property")]
     | Annotated[LabelGame, Tag("labels")]
-    | Annotated[CanaryGame, Tag("canaries")],
+    | Annotated[CanaryGame, Tag("canaries")]
+    | Annotated[ClientGame, Tag("client")],
     Discriminator(_game_name),
 ]
 
@@ -366,7 +378,9 @@ class Audit(Section):
     name: Name
     """What the report calls it."""
     game: Game = "record"
-    """What is secret and asked: record, {name: property, ...}, {name: labels, ...} or {name: canaries, ...}."""
+    """What is secret and asked: record, source, {name: client, ...}, {name: property, ...}, {name: labels, ...} or
+    {name: canaries, ...}.
+    """
     vantage: str = "public"
     """Who attacks: public, server, client:K, or several joined by + (collusion)."""
     attacks: Annotated[tuple[str, ...], Field(min_length=1)]

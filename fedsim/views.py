@@ -179,7 +179,35 @@ class CanaryAsk:
     count: int
 
 
-Ask = RecordAsk | PropertyAsk | LabelAsk | CanaryAsk
+@dataclass(frozen=True)
+class SourceAsk:
+    """All of `items` are in the training data of somebody: does the alleged owner of each hold it? `population`: public
+    records.
+    """
+
+    items: Records
+    population: Records
+
+    @property
+    def count(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class ClientAsk:
+    """Did each of `clients` [n] take part at all? `sample`: records of theirs that the attacker holds, at least one of
+    each, whose `owner` says whose.
+    """
+
+    clients: Ints
+    sample: Records
+
+    @property
+    def count(self) -> int:
+        return len(self.clients)
+
+
+Ask = RecordAsk | PropertyAsk | LabelAsk | CanaryAsk | SourceAsk | ClientAsk
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:

@@ -60,6 +60,8 @@ ATTACKS = {  # name -> (how well members stand out, title, summary)
         "Reads how often each class was trained from the last bias of an update.",
     ),
     "canary_product": (1.5, "Canary, whole movement", "Measures how far the model moved in the direction of a canary."),
+    "source_loss": (1.5, "Lowest loss among the clients", "Asks which client's model fits the record best."),
+    "client_loss": (1.5, "Loss on a client's records", "Averages the model's loss over records of a client."),
 }
 
 
@@ -176,12 +178,16 @@ def given_scenario(game: GameName, worlds: int, items: int, **changes: object) -
         "property": {"name": "property", "column": "sex", "value": "Female"},
         "labels": {"name": "labels", "client": 0},
         "canaries": {"name": "canaries", "unit": "client", "count": 40},
+        "source": "source",
+        "client": {"name": "client"},
     }
     attacks = {
         "record": ("gap", "loss", "lira", "rmia"),
         "property": ("property_loss",),
         "labels": ("label_unmixing",),
         "canaries": ("canary_product",),
+        "source": ("source_loss",),
+        "client": ("client_loss",),
     }
     first = {"name": "outsider", "game": games[game], "vantage": "public", "attacks": attacks[game]}
     second = {"name": "participant", "vantage": "client:0", "attacks": ("loss_trajectory", "lira", "update_cosine")}
@@ -203,7 +209,7 @@ def run(
 ) -> Results:
     """The record of a made-up run, written with its evidence into `folder`."""
     scenario = given_scenario(game, worlds, items, **changes)
-    asked = {"record": items, "property": 1, "labels": 10, "canaries": 40}[game]
+    asked = {"record": items, "property": 1, "labels": 10, "canaries": 40, "source": items, "client": 9}[game]
     audit = scenario.audits[0]
     findings = [finding(audit.name, "public", name, game, folder, worlds, asked, seed) for name in audit.attacks]
     if game == "record":

@@ -1,7 +1,7 @@
 """Small leaky federations for the tests of attacks: softmax regression, full-batch descent, messages made by hand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fedsim.views import (
     Answer,
     Ask,
     CanaryAsk,
+    ClientAsk,
     Floats,
     LabelAsk,
     Oracle,
@@ -24,6 +25,7 @@ from fedsim.views import (
     Public,
     RecordAsk,
     Records,
+    SourceAsk,
     Vantage,
     softmax,
     visible,
@@ -61,8 +63,8 @@ def run(setup: Public, parties: Sequence[Party], features: int, members: Bools) 
     events = []
     for number in range(1, setup.rounds + 1):
         broadcast, replies = frozen(model), []
+        events += [Event(number, "train", SERVER, client(index), broadcast, {}) for index in range(len(parties))]
         for index, (x, y) in enumerate(parties):
-            events.append(Event(number, "train", SERVER, client(index), broadcast, {}))
             replies.append(_descend(setup, model, x, y))
             facts = {"num-examples": len(y)}
             events.append(Event(number, "train-reply", client(index), SERVER, frozen(replies[-1]), facts))
@@ -176,6 +178,51 @@ def canary_study(seed: int, worlds: int = 12, count: int = 8) -> Study:
         events.append(Event(setup.rounds, "final", SERVER, SERVER, model, {}))
         results.append(World(tuple(events), white_box(setup, model), members))
     return Study(setup, CanaryAsk(canaries, 0, count), tuple(results))
+
+
+def source_study(seed: int, worlds: int = 12, items: int = 80, features: int = 60, classes: int = 4) -> Study:
+    """Return worlds that all train on the same records with labels of pure noise, each at the client it is said to be
+    at or at another.
+    """
+    rng = generator(seed, "sources")
+
+    def draw(count: int, owner: NDArray[np.int64]) -> Records:
+        return Records(
+            rng.standard_normal((count, features)).astype(np.float32), rng.integers(classes, size=count), owner
+        )
+
+    alleged = np.arange(items) % CLIENTS
+    ask, setup = SourceAsk(draw(items, alleged), draw(150, np.full(150, -1))), public(classes)
+    results = []
+    for _ in range(worlds):
+        members = rng.random(items) < 0.5
+        owner = np.where(members, alleged, (alleged + rng.integers(1, CLIENTS, items)) % CLIENTS)
+        held = [owner == index for index in range(CLIENTS)]
+        results.append(run(setup, [(ask.items.x[mask], ask.items.y[mask]) for mask in held], features, members))
+    return Study(setup, ask, tuple(results))
+
+
+def client_study(seed: int, worlds: int = 12, clients: int = 9, each: int = 12, features: int = 60) -> Study:
+    """Return worlds in which the first client and half of the others take part; labels are pure noise."""
+    rng = generator(seed, "clients")
+    x = rng.standard_normal((clients * each, features)).astype(np.float32)
+    y, owner = rng.integers(4, size=clients * each), np.repeat(np.arange(clients), each)
+    setup = replace(public(4), clients=clients)
+    results = []
+    for _ in range(worlds):
+        members = rng.permuted(np.arange(clients - 1) % 2 == 0)
+        present = [0, *(1 + np.flatnonzero(members))]
+        finished = run(setup, [(x[owner == index], y[owner == index]) for index in present], features, members)
+        names = {client(place): client(int(index)) for place, index in enumerate(present)}
+        events = tuple(
+            replace(
+                event, sender=names.get(event.sender, event.sender), receiver=names.get(event.receiver, event.receiver)
+            )
+            for event in finished.events
+        )
+        results.append(replace(finished, events=events))
+    asked = owner > 0
+    return Study(setup, ClientAsk(np.arange(1, clients), Records(x[asked], y[asked], owner[asked])), tuple(results))
 
 
 def view(world: World, vantage: str) -> tuple[Event, ...]:

@@ -18,12 +18,14 @@ from tests.leaky_worlds import (
     Study,
     World,
     canary_study,
+    client_study,
     hide,
     label_study,
     property_study,
     record_study,
     scores,
     signals,
+    source_study,
     view,
 )
 
@@ -40,6 +42,8 @@ FLOORS = {
     "gap": 0.72,
     "property_threshold": 0.7,
     "update_cosine": 0.97,
+    "source_labels": 0.55,
+    "fedmia_loss": 0.75,
 }
 FLOOR = 0.85
 
@@ -49,8 +53,16 @@ NEEDS_MODELS_OF_ROUNDS = {
     "movement_cosine",
     "canary_product",
     "canary_steepest",
+    "gradient_norm",
 }
-NEEDS_UPDATES = {"update_cosine", "label_unmixing", "canary_update"}
+NEEDS_UPDATES = {
+    *("update_cosine", "update_difference", "update_lira", "update_lira_offline", "update_watson"),
+    *("fedmia_loss", "fedmia_cosine"),
+    "label_unmixing",
+    "canary_update",
+}
+NEEDS_UPDATES_OF_OTHERS = {"fedmia_loss", "fedmia_cosine"}
+NEEDS_OTHERS = {"source_loss", "source_cosine", "source_labels", "taking_part"}
 NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 
 
@@ -58,7 +70,8 @@ NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
         return record_study(seed)
-    return {"property": property_study, "labels": label_study, "canaries": canary_study}[game](seed)
+    studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
+    return (studies | {"source": source_study, "client": client_study})[game](seed)
 
 
 @cache
@@ -118,7 +131,8 @@ def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
     """Fresh coins: the AUC is .5 with a standard deviation of at most .03; 5 of them: one false alarm in 1e6."""
     given = study(attack.game)
     members = generator(SEED, "null", attack.name).random(given.members.shape) < 0.5
-    spread = 0.03 if attack.game == "record" else 0.07  # 960 and 96 scores: more than independent ones would give
+    many = attack.game in ("record", "source")
+    spread = 0.03 if many else 0.07  # 960 and 96 scores: more than independent ones would give
     assert abs(auc(scores(attack, given, measured(attack.name), members), members) - 0.5) <= 5 * spread
 
 
@@ -172,11 +186,13 @@ def outcome(attack: Attack, given: Study, vantage: str) -> bytes | str:
 @pytest.mark.parametrize("release", ["probabilities", "top_k", "labels"])
 @pytest.mark.parametrize("vantage", ["public", "client:0", "server"])
 def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, release: str, vantage: str) -> None:
-    lacking = set()
+    lacking = set() if vantage == "server" else set(NEEDS_OTHERS)
     if vantage == "public":
         lacking |= NEEDS_MODELS_OF_ROUNDS | NEEDS_UPDATES
         if release == "labels":
             lacking |= ATTACKS.keys() - NEEDS_LABELS_ONLY
+    if vantage == "client:0":
+        lacking |= NEEDS_UPDATES_OF_OTHERS
     given = study(attack.game)
     world = dataclasses.replace(given.worlds[0], released=hide(given.worlds[0].released, release))
     result = outcome(attack, dataclasses.replace(given, worlds=(world,)), vantage)

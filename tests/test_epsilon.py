@@ -198,6 +198,46 @@ def test_a_training_that_was_given_up_clears_nobody(tmp_path: Path) -> None:
     assert "given up" in record.claims[0].reason
 
 
+CLIENTS = {"name": "clients", "game": {"name": "client"}, "attacks": ["client_loss"], "bounds": ["gdp"]}
+LOCAL = {"rounds": 2, "local": {"batch_size": 10, "learning_rate": 0.05}}
+
+
+def test_whole_clients_are_accounted_for_as_clients(tmp_path: Path) -> None:
+    """The bound is far below; a false alarm comes in 1 % of seeds at most, by construction."""
+    record = ran(
+        tmp_path, audits=[CLIENTS], claims=[{"epsilon": 2.0, "unit": "client", "observer": "public"}], worlds=20
+    )
+    (finding,) = record.findings
+    (bound,) = finding.bounds
+    assert (bound.unit, bound.observer) == ("client", "public")
+    assert bound.epsilon is not None
+    assert bound.accounted == pytest.approx(1.9931, abs=1e-3)
+    assert not record.alarms
+    assert record.claims[0].status == "not refuted"
+    assert "lower bound" in record.claims[0].reason
+
+
+@pytest.mark.parametrize(
+    "federation",
+    [
+        LOCAL | {"privacy": SOUND | {"name": "local"}},
+        LOCAL | {"privacy": SOUND, "clients_per_round": 2},
+        LOCAL | {"privacy": SOUND, "secure_aggregation": {"protocol": "ideal", "weights": "uniform"}},
+    ],
+    ids=["local", "a place for somebody else", "rounds given up"],
+)
+def test_an_epsilon_that_does_not_hide_who_is_there_is_not_held_against_who_is_there(
+    tmp_path: Path, federation: dict[str, Any]
+) -> None:
+    audit = CLIENTS | {"vantage": "server", "attacks": ["taking_part"]}
+    record = ran(tmp_path, audits=[audit], claims=[], worlds=8, federation=federation, controls={"planted_worlds": 0})
+    (finding,) = record.findings
+    assert finding.metrics["auc"].estimate is not None
+    assert finding.bounds[0].epsilon is None
+    assert "whether there are any" in str(finding.bounds[0].reason)
+    assert not record.alarms
+
+
 @pytest.mark.slow
 def test_honest_runs_are_left_alone(tmp_path: Path) -> None:
     """Twenty honest runs raise an alarm with a chance below 20 % in all even if each had its full 1 %; two or more

@@ -1,15 +1,16 @@
 """How secrets are drawn: exchangeable, independent, equal in everything but the secret."""
 
 import dataclasses
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chisquare
 
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, Exam, asked, draw
-from fedsim.scenario import LabelGame, PropertyGame
-from fedsim.views import LabelAsk, PropertyAsk, RecordAsk
+from fedsim.game import Draw, Exam, asked, asked_from, draw
+from fedsim.scenario import ClientGame, LabelGame, PropertyGame
+from fedsim.views import ClientAsk, LabelAsk, PropertyAsk, RecordAsk, SourceAsk
 from tests import worlds
 
 
@@ -206,3 +207,150 @@ def test_label_worlds_that_the_pool_cannot_fill_are_refused() -> None:
     one_class = dataclasses.replace(pool, y=np.where(pool.y < 9, 0, 9))
     with pytest.raises(ScenarioError, match=r"^audits: client 0 should hold"):
         draw(chosen, one_class, LabelGame(name="labels", client=0), frozenset())
+
+
+def test_a_source_world_trains_on_everything_and_a_coin_decides_who_holds_what() -> None:
+    """Two-sided tests at 1e-6 each: false alarms in 5e-6 of seeds."""
+    chosen = worlds.scenario(data={"background": 10}, worlds=60, controls={"planted_worlds": 0})
+    pool = worlds.pool(chosen)
+    drawn = draw(chosen, pool, "source", frozenset())
+    main, null = _exam(drawn, "main"), _exam(drawn, "null")
+    assert isinstance(main.ask, SourceAsk)
+    alleged, elsewhere = main.ask.items.owner, []
+    for place, members in zip(main.worlds, main.members, strict=True):
+        held = drawn.worlds[place].rows
+        trained = np.concatenate(held)
+        assert sorted(trained) == sorted([*pool.candidates, *pool.background])
+        for party, rows in enumerate(held):
+            assert (pool.owner[rows[np.isin(rows, pool.background)]] == party).all()
+            assert set(pool.candidates[members & (alleged == party)]) <= set(rows)
+            other = np.flatnonzero(np.isin(pool.candidates, rows) & (alleged != party))
+            assert not members[other].any()
+            elsewhere += list((party - alleged[other]) % 4)
+    assert np.ptp(np.bincount(alleged)) <= 1
+    for coins in (main.members, null.members, main.members[:, 1:] == main.members[:, :-1]):
+        assert binomtest(int(coins.sum()), coins.size).pvalue > 1e-6
+    assert binomtest(int((main.members[1:] == main.members[:-1]).sum()), main.members[1:].size).pvalue > 1e-6
+    assert chisquare(np.bincount(elsewhere, minlength=4)[1:]).pvalue > 1e-6
+    assert not set(null.worlds) - set(main.worlds)
+    assert len(null.ask.items) == len(pool.null)  # type: ignore[union-attr]
+
+
+def test_where_labels_are_skewed_they_are_so_in_each_world_anew() -> None:
+    """Chi-square tests against equal shares: at alpha .05 nearly all of a label sits at one client."""
+    skew = {"partition": {"scheme": "dirichlet", "alpha": 0.05}, "candidates": 200}
+    chosen = worlds.scenario(data=skew, worlds=20, controls={"planted_worlds": 0})
+    pool = worlds.pool(chosen)
+    drawn = draw(chosen, pool, "source", frozenset())
+    held = [
+        np.stack([np.bincount(pool.y[rows], minlength=10) for rows in world.rows]).argmax(axis=0)
+        for world in drawn.worlds
+    ]
+    assert all(len(np.unique(each)) > 1 for each in np.stack(held).T)  # who holds a label differs between worlds
+    counts = np.stack([[np.bincount(pool.y[rows], minlength=10) for rows in world.rows] for world in drawn.worlds])
+    shares = counts.max(axis=1) / counts.sum(axis=1)
+    assert shares.mean() > 0.6
+    assert 0.2 < _exam(drawn, "main").members.mean() < 0.5
+
+
+def test_planted_sources_are_dealt_among_a_few_clients_and_those_that_watch() -> None:
+    chosen = worlds.scenario(data={"clients": 8, "candidates": 80})
+    drawn = draw(chosen, worlds.pool(chosen), "source", frozenset({6}))
+    planted = _exam(drawn, "planted")
+    assert set(planted.owner) == {0, 1, 2, 3, 6}
+    for place in planted.worlds:
+        assert [len(rows) > 0 for rows in drawn.worlds[place].rows][4:] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"clients": 1}, r"^data\.clients: with 1 client"),
+        ({"partition": {"scheme": "shards"}}, r"^data\.partition\.scheme: got shards.* iid, dirichlet, quantity"),
+    ],
+)
+def test_source_worlds_that_cannot_be_dealt_are_refused(data: dict[str, object], words: str) -> None:
+    chosen = worlds.scenario(data=data)
+    with pytest.raises(ScenarioError, match=words):
+        draw(chosen, worlds.pool(chosen), "source", frozenset())
+
+
+@pytest.mark.parametrize("sample", ["same", "disjoint"])
+@pytest.mark.parametrize("watchers", [frozenset[int](), frozenset({1, 3})])
+def test_a_client_that_is_out_trains_nowhere(sample: Literal["same", "disjoint"], watchers: frozenset[int]) -> None:
+    chosen = worlds.scenario(data={"clients": 6, "background": 12}, worlds=12)
+    pool = worlds.pool(chosen)
+    drawn = draw(chosen, pool, ClientGame(name="client", sample=sample), watchers)
+    main, always = _exam(drawn, "main"), sorted(watchers or {0})
+    assert isinstance(main.ask, ClientAsk)
+    assert list(main.ask.clients) == list(main.owner) == [each for each in range(6) if each not in always]
+    private = np.concatenate([pool.candidates, pool.background])
+    held = [set(private[pool.owner[private] == party]) for party in range(6)]
+    known = [set(map(bytes, main.ask.sample.x[main.ask.sample.owner == party])) for party in range(6)]
+    for place, members in zip(main.worlds, main.members, strict=True):
+        there = {*always, *main.ask.clients[members]}
+        for party, rows in enumerate(drawn.worlds[place].rows):
+            assert bool(len(rows)) == (party in there)
+            assert set(rows) <= held[party]
+            if len(rows) and party not in always:
+                trained = set(map(bytes, pool.x[rows]))
+                assert trained == known[party] if sample == "same" else not trained & known[party]
+                assert sample == "disjoint" or set(rows) == held[party]
+    assert not (main.members == _exam(drawn, "null").members).all()
+    assert not asked(main, frozenset({2}))[:, list(main.owner).index(2)].any()
+
+
+def test_planted_clients_learn_records_by_heart_that_the_attacker_holds() -> None:
+    """Where a world has one client to ask about, there are three times as many."""
+    for clients, asks, count in ((6, 3, 4), (2, 1, 12)):
+        chosen = worlds.scenario(data={"clients": clients})
+        pool = worlds.pool(chosen)
+        drawn = draw(chosen, pool, ClientGame(name="client", sample="disjoint"), frozenset())
+        planted = _exam(drawn, "planted")
+        assert isinstance(planted.ask, ClientAsk)
+        assert (planted.ask.count, len(planted.worlds)) == (asks, count)
+        for place, members in zip(planted.worlds, planted.members, strict=True):
+            trained = np.concatenate(drawn.worlds[place].rows)
+            assert set(trained) <= set(pool.planted)
+            inside = np.isin(planted.ask.sample.owner, planted.ask.clients[members])
+            assert set(map(bytes, planted.ask.sample.x[inside])) <= set(map(bytes, pool.x[trained]))
+            assert not set(map(bytes, planted.ask.sample.x[~inside])) & set(map(bytes, pool.x[trained]))
+
+
+def test_the_coins_of_clients_are_fair_and_independent() -> None:
+    """Two-sided binomial tests at 1e-6 each: false alarms in 3e-6 of seeds."""
+    chosen = worlds.scenario(data={"clients": 12}, worlds=200, controls={"planted_worlds": 0})
+    members = _exam(draw(chosen, worlds.pool(chosen), ClientGame(name="client"), frozenset()), "main").members
+    for coins in (members, members[:, 1:] == members[:, :-1], members[1:] == members[:-1]):
+        assert binomtest(int(coins.sum()), coins.size).pvalue > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("changes", "sample", "watchers", "words"),
+    [
+        ({"data": {"clients": 1}}, "same", [], "1 of 1 clients always take part"),
+        ({"data": {"clients": 2}}, "same", [0, 1], "2 of 2 clients always take part"),
+        ({"data": {"clients": 4, "candidates": 4}}, "disjoint", [], "client 0 has 1 record"),
+        (
+            {"federation": {"privacy": {"name": "distributed", "noise_multiplier": 1.0}}},
+            "same",
+            [],
+            "distributed privacy gives up a round",
+        ),
+    ],
+)
+def test_client_worlds_that_mean_nothing_are_refused(
+    changes: dict[str, Any], sample: Literal["same", "disjoint"], watchers: list[int], words: str
+) -> None:
+    chosen = worlds.scenario(**changes)
+    with pytest.raises(ScenarioError, match=words):
+        draw(chosen, worlds.pool(chosen), ClientGame(name="client", sample=sample), frozenset(watchers))
+
+
+def test_a_vantage_has_no_say_about_records_alleged_to_be_its_own() -> None:
+    chosen = worlds.scenario()
+    ask = _exam(draw(chosen, worlds.pool(chosen), "source", frozenset()), "main").ask
+    changed = asked_from(ask, frozenset({2}))
+    assert isinstance(ask, SourceAsk)
+    assert isinstance(changed, SourceAsk)
+    assert (changed.items.owner == np.where(ask.items.owner == 2, -1, ask.items.owner)).all()

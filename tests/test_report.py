@@ -245,6 +245,23 @@ def test_what_a_user_wrote_is_never_markup(folder: Path, record: Results) -> Non
                 "Does the client hold",
             ),
         ),
+        (
+            "source",
+            (
+                "in each of 24 federations (“worlds”) the record was dealt anew",
+                "a record that the client named holds scores higher than one that another holds",
+                "Does the client hold this record?",
+            ),
+        ),
+        (
+            "client",
+            (
+                "a coin decided for each of 10 clients whether it took part at all",
+                "holds the records that each of them trains on",
+                "a client that took part scores higher than one that did not",
+                "Did this client take part at all?",
+            ),
+        ),
     ],
 )
 def test_other_games_are_told_in_their_own_words(game: str, words: tuple[str, ...], tmp_path: Path) -> None:
