@@ -17,10 +17,21 @@ from numpy.typing import NDArray
 
 from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
-from fedsim.defences import around, canary_clients, canary_weight, guarded, party_of, plain, recipe, server_side, silent
+from fedsim.defences import around, canary_clients, canary_weight, guarded, plain, recipe, server_side, silent
 from fedsim.dp_sgd import train_alone
 from fedsim.game import World
-from fedsim.grid import ARRAYS, CONFIG, METRICS, PROXIMAL, Decoder, ScenarioGrid, ask_roster, who_reply
+from fedsim.grid import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    PROXIMAL,
+    Decoder,
+    ScenarioGrid,
+    ask_roster,
+    party_of,
+    round_of,
+    who_reply,
+)
 from fedsim.models import Model, Params, build, parameter_count
 from fedsim.randomness import derive, flower_globals, generator, torch_generator
 from fedsim.scenario import RecordPrivacy, Scenario
@@ -200,7 +211,7 @@ def client_app(
 
     def seeded(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Seed what Flower's own mods draw from, so that a client's noise is its own on every engine."""
-        names = (world.name, "mods", party_of(context), _round(message))
+        names = (world.name, "mods", party_of(context), round_of(message))
         with flower_globals(derive(prepare().seed, *names)):
             return call_next(message, context)
 
@@ -214,7 +225,7 @@ def client_app(
             examples = canary_weight(world) if party - setup.clients in world.present else 1
             said = {"num-examples": examples, "train_loss": 0.0}
             return _reply(message, said, _canary_update(setup, world, party, params))
-        trained = train_task(local_task(setup, world, party, _round(message), params, mu, kept.setdefault(party, {})))
+        trained = train_task(local_task(setup, world, party, round_of(message), params, mu, kept.setdefault(party, {})))
         return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": trained.loss}, trained.params)
 
     @app.evaluate()
@@ -259,7 +270,7 @@ def seeded_app(app: ClientApp, world: World, prepare: Callable[[], Bench]) -> Cl
     class Seeded(ClientApp):
         def __call__(self, message: Message, context: Context) -> Message:
             kind, party = message.metadata.message_type, party_of(context)
-            number = _round(message) if CONFIG in message.content else 0
+            number = round_of(message) if CONFIG in message.content else 0
             with flower_globals(derive(prepare().seed, world.name, "own client", party, kind, number)):
                 return app(message, context)
 
@@ -280,10 +291,6 @@ def _model(message: Message) -> ArrayRecord:
 
 def _config(message: Message) -> ConfigRecord:
     return cast(ConfigRecord, message.content[CONFIG])
-
-
-def _round(message: Message) -> int:
-    return int(_config(message)["server-round"])  # type: ignore[arg-type]
 
 
 def _reply(message: Message, metrics: dict[str, int | float], params: Params | None = None) -> Message:

@@ -14,12 +14,23 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, Strategy
 
 from fedsim.game import World
-from fedsim.grid import ARRAYS, METRICS, Handle, ScenarioGrid, Silent, decoded, encoded
+from fedsim.grid import ARRAYS, METRICS, Handle, ScenarioGrid, Silent, decoded, encoded, party_of, round_of
 from fedsim.mechanisms import clip, distributed_codec, fewest, gaussian, next_norm, update_noise_multiplier
 from fedsim.randomness import generator
 from fedsim.scenario import AdaptivePrivacy, CentralPrivacy, DistributedPrivacy, DropOut, LocalPrivacy
 from fedsim.secagg.codec import Codec, fixed_point
-from fedsim.secagg.flower import Chance, Recipe, client_entropy, secure_app, secure_replies, secure_round
+from fedsim.secagg.flower import (
+    KEYS,
+    SHARES,
+    UNMASK,
+    UPDATE,
+    Chance,
+    Recipe,
+    client_entropy,
+    secure_app,
+    secure_replies,
+    secure_round,
+)
 from fedsim.secagg.protocol import Settings
 from fedsim.transcript import Arrays
 from fedsim.vectors import Floats, flat, shaped
@@ -27,12 +38,8 @@ from fedsim.vectors import Floats, flat, shaped
 Current = Callable[[], Arrays]
 """The global model that this round starts from."""
 
-STAGES = {
-    "train.secagg_keys": "keys",
-    "train.secagg_shares": "shares",
-    "train": "update",
-    "train.secagg_unmask": "unmask",
-}
+STAGES = {KEYS: "keys", SHARES: "shares", UPDATE: "update", UNMASK: "unmask"}
+"""What a client is about to send, by the kind of message that asks for it."""
 
 
 def expected_clients(world: World, clients: int) -> float:
@@ -296,16 +303,6 @@ def _clipping(seed: Callable[[], int], world: World, norm: float, std: float) ->
         return Message(RecordDict({ARRAYS: encoded(shaped(before + moved, received)), METRICS: said}), reply_to=message)
 
     return mod
-
-
-def party_of(context: Context) -> int:
-    """Return which client a context belongs to."""
-    return int(context.node_config["partition-id"])
-
-
-def round_of(message: Message) -> int:
-    """Return the round that a message of a strategy belongs to."""
-    return int(message.content["config"]["server-round"])  # type: ignore[arg-type]
 
 
 def _arrays(message: Message) -> Arrays:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fedsim import results
-from fedsim.accounting import Observer, Spent, Unit, spent
+from fedsim.accounting import Observer, Spent, Unit, max_tpr, spent
 from fedsim.audit import BOUNDS, Bound
 from fedsim.claims import counts_against
 from fedsim.intervals import Unresolved
@@ -138,6 +138,27 @@ def finite(epsilon: float) -> float | None:
     return epsilon if math.isfinite(epsilon) else None
 
 
+CAP_FPR = 0.01
+"""The false-positive rate at which a true-positive rate is compared with what epsilon permits."""
+
+
+def most_tpr(row: Spent) -> float | None:
+    """Return the largest true-positive rate at `CAP_FPR` that an epsilon leaves to any attack; None where it rules out
+    none.
+    """
+    most = max_tpr(CAP_FPR, row.epsilon, row.delta) if math.isfinite(row.epsilon) else 1.0
+    return most if most < 1 else None
+
+
+def cap(scores: Scores) -> float | None:
+    """Return what the accounted epsilon leaves to the attack of these scores; None where nothing is ruled out."""
+    audit = scores.audit
+    if audit.audit.game != "record" and not isinstance(audit.audit.game, CanaryGame):
+        return None
+    delta = scores.trial.federation.privacy.delta if scores.trial.federation.privacy else audit.audit.delta
+    return most_tpr(accounted_for(scores.trial, unit(audit), observer(audit.vantage), delta))
+
+
 def rows(trials: Sequence[Trial]) -> tuple[results.EpsilonRow, ...]:
     """Return the table of a setup as a record has it."""
     return tuple(
@@ -149,6 +170,7 @@ def rows(trials: Sequence[Trial]) -> tuple[results.EpsilonRow, ...]:
             method=row.method,
             adjacency=row.adjacency,
             reason=row.reason,
+            most_tpr=most_tpr(row),
         )
         for row in worst(trials)
     )

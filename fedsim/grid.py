@@ -292,6 +292,18 @@ def _plain(value: Scalar) -> Scalar:
     return float(value) if isinstance(value, np.floating) else value
 
 
+def party_of(context: Context) -> int:
+    """Return which client a context belongs to."""
+    return int(context.node_config["partition-id"])
+
+
+def round_of(message: Message) -> int:
+    """Return the round that a message of a strategy belongs to."""
+    config = message.content[CONFIG]
+    assert isinstance(config, ConfigRecord)
+    return int(config["server-round"])  # type: ignore[arg-type]
+
+
 def ask_roster(grid: Grid, clients: int) -> dict[int, int]:
     """Return node id -> client index, by asking each node once all are connected (a runtime's node ids are random)."""
     if isinstance(grid, LocalGrid):
@@ -310,9 +322,7 @@ def ask_roster(grid: Grid, clients: int) -> dict[int, int]:
 
 def who_reply(message: Message, context: Context) -> Message:
     """Return a node's answer to `ask_roster`."""
-    return Message(
-        RecordDict({METRICS: MetricRecord({"client": int(context.node_config["partition-id"])})}), reply_to=message
-    )
+    return Message(RecordDict({METRICS: MetricRecord({"client": party_of(context)})}), reply_to=message)
 
 
 @contextmanager

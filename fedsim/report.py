@@ -557,7 +557,10 @@ def _why(row: EpsilonRow) -> str:
     """The reason of an epsilon, and for whom it holds."""
     if row.epsilon is None:
         return row.reason
-    return f"{row.reason} Two federations are neighbours that differ in {row.adjacency}. Accounting: {row.method}."
+    account = f"{row.reason} Two federations are neighbours that differ in {row.adjacency}. Accounting: {row.method}."
+    if row.most_tpr is None:
+        return account
+    return f"{account} No attack can then find more than {percent(row.most_tpr)} of them while it wrongly accuses 1 %."
 
 
 def bound_rows(findings: Sequence[Finding]) -> list[BoundRow]:

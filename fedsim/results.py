@@ -233,6 +233,9 @@ class Finding:
     evidence: str | None  # path in the run folder; null where nothing was measured
     setup: str | None = None  # null: the federation as it stands
     bounds: tuple[BoundFound, ...] = ()
+    most_tpr: float | None = (
+        None  # at an FPR of 1 %, that the accounted epsilon leaves to anybody; null: it rules out none
+    )
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""
@@ -332,6 +335,7 @@ class EpsilonRow:
     method: str
     adjacency: str
     reason: str
+    most_tpr: float | None = None  # at an FPR of 1 %, that this epsilon leaves to any attack; null: it rules out none
 
 
 @validated(frozen=True, config=STRICT)

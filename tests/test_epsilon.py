@@ -1,5 +1,6 @@
 """Whole runs about epsilon: sound mechanisms raise no alarm, broken ones do, and claims follow the evidence."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def test_a_sound_mechanism_raises_no_alarm_and_its_claim_stands(tmp_path: Path) 
     assert all(bound.accounted == accounted.epsilon for bound in finding.bounds)
     assert accounted.epsilon == pytest.approx(1.9931, abs=1e-3)  # mu = sqrt(4) / 4, delta 1e-5
     assert finding.metrics["auc"].estimate == pytest.approx(0.638, abs=0.1)  # Phi(mu / sqrt 2), and nothing more
+    assert (
+        finding.most_tpr == accounted.most_tpr == pytest.approx(math.exp(1.9931) * 0.01 + 1e-5, abs=1e-4)
+    )  # e^eps FPR + delta
     assert (finding.controls["null"].passed, finding.controls["planted"].passed) == (True, True)
 
 

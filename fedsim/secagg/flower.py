@@ -11,12 +11,11 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
-from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedsim.grid import ARRAYS, CONFIG, ERROR_CODE, METRICS, REFUSED, decoded
+from fedsim.grid import ARRAYS, ERROR_CODE, METRICS, REFUSED, decoded, encoded, party_of, round_of
 from fedsim.secagg import client, server
 from fedsim.secagg.client import State
 from fedsim.secagg.codec import Codec
@@ -104,7 +103,7 @@ def secure_app(app: ClientApp, recipe: Callable[[], Recipe], chance: Chance) -> 
     """
 
     def keys(message: Message, context: Context) -> Message:
-        party = _party(context)
+        party = party_of(context)
         request = cast(KeysRequest, _protocol(message))
         state, answer = client.send_keys(recipe().settings, chance.entropy(party), _recall(context), request)
         return _answered(message, context, state, answer)
@@ -145,7 +144,7 @@ def _masked_update(
     if reply.has_error():
         return reply
     state, masked = client.mask(recipe.settings, state, _integers(reply))
-    reply.content[ARRAYS] = _record({MASKED: masked})
+    reply.content[ARRAYS] = encoded({MASKED: masked})
     _remember(context, state)
     return reply
 
@@ -154,16 +153,16 @@ def _update(
     recipe: Recipe, chance: Chance, message: Message, context: Context, call_next: ClientAppCallable
 ) -> Message:
     """Return a client's reply with its update as integers in place of its model, and its weight as the last of them."""
-    party, number = _party(context), _round(message)
+    party, number = party_of(context), round_of(message)
     before = flat(_arrays(message))
     reply = call_next(message, context)
     if reply.has_error():
         return reply
     weight = float(cast(float, _only(reply.content, MetricRecord)[EXAMPLES])) if recipe.weights == "examples" else 1.0
-    encoded = recipe.codec.encode(flat(_arrays(reply)) - before, weight, chance.rounding(party, number))
+    integers = recipe.codec.encode(flat(_arrays(reply)) - before, weight, chance.rounding(party, number))
     if recipe.weights == "examples":
-        encoded = cast(Words, np.append(encoded, encoded.dtype.type(weight)))
-    content = RecordDict({ARRAYS: _record({MASKED: encoded})})
+        integers = cast(Words, np.append(integers, integers.dtype.type(weight)))
+    content = RecordDict({ARRAYS: encoded({MASKED: integers})})
     if recipe.metadata == "clear":
         content[METRICS] = _only(reply.content, MetricRecord)
     return Message(content, reply_to=message)
@@ -215,7 +214,7 @@ def secure_replies(recipe: Recipe, chance: Chance, messages: list[Message], wire
     if opened is None:
         return []
     before = _arrays(messages[0])
-    after = _record(shaped(flat(before) + opened.mean, before))
+    after = encoded(shaped(flat(before) + opened.mean, before))
     return [
         Message(RecordDict({ARRAYS: after, METRICS: MetricRecord({EXAMPLES: opened.weight})}), reply_to=messages[0])
     ]
@@ -226,7 +225,7 @@ Sum = tuple[Words, list[int]]
 
 
 def _trusted_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message], wire: Wire) -> Sum:
-    number = _round(next(iter(invited.values())))
+    number = round_of(next(iter(invited.values())))
     lost = partial(chance.lost, number)
     under_way = server.rehearse(recipe.settings, number, sorted(invited), lost, chance.graph(number))
     vectors = {}
@@ -246,7 +245,7 @@ def _trusted_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message],
 
 
 def _masked_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message], wire: Wire) -> Sum:
-    number = _round(next(iter(invited.values())))
+    number = round_of(next(iter(invited.values())))
 
     def ask(kind: str, requests: Mapping[int, Any]) -> dict[int, Message]:
         sent = [_beside(invited[member], kind, request) for member, request in requests.items()]
@@ -306,7 +305,7 @@ def _answered(message: Message, context: Context, state: State, answer: Mapping[
 
 def _recall(context: Context) -> State:
     if SECAGG not in context.state:
-        return client.start(_party(context))
+        return client.start(party_of(context))
     return cast(State, dict(cast(ConfigRecord, context.state[SECAGG])))
 
 
@@ -316,14 +315,6 @@ def _remember(context: Context, state: State) -> None:
 
 def _protocol(message: Message) -> dict[str, Any]:
     return dict(cast(ConfigRecord, message.content[SECAGG]))
-
-
-def _party(context: Context) -> int:
-    return int(context.node_config["partition-id"])
-
-
-def _round(message: Message) -> int:
-    return int(cast(int, cast(ConfigRecord, message.content[CONFIG])["server-round"]))
 
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
@@ -343,7 +334,3 @@ def _arrays(message: Message) -> Arrays:
 
 def _integers(reply: Message) -> Words:
     return cast(Words, decoded(_only(reply.content, ArrayRecord)[MASKED]))
-
-
-def _record(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: FlowerArray(np.asarray(array)) for name, array in arrays.items()})
