@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,10 @@ def test_ctrl_c_while_it_imports_stops_a_run(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_workers_start_stops_a_run(tmp_path: Path) -> None:
     command = python("-m", "fedsim", "run", "quickstart", "--out", str(tmp_path / "run"), "--workers", "2")
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+    options: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    # A shell starts what it runs in the background deaf to Ctrl-C, and this test with it.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=ROOT, **options) as run:
         assert run.stderr is not None
         assert run.stderr.readline().endswith(": reading the data\n")
         os.killpg(run.pid, signal.SIGINT)
