@@ -121,23 +121,6 @@ def late_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def insistent_interrupt() -> Iterator[None]:
-    """Hear a Ctrl-C inside the block at once, and again at its end where some library swallowed it while it was
-    imported.
-    """
-    heard: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        heard.append(number)
-        raise KeyboardInterrupt
-
-    with _on_interrupt(stop):
-        yield
-    if heard:
-        raise KeyboardInterrupt
-
-
-@contextmanager
 def _on_interrupt(handler: signal.Handlers | Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Answer Ctrl-C inside the block with `handler`; only the main thread may, and only there does anybody hear it."""
     if threading.current_thread() is not threading.main_thread():

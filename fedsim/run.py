@@ -29,7 +29,7 @@ from fedsim.errors import ScenarioError, Stopped
 from fedsim.job import Recipes, WorldResult, client_name
 from fedsim.models import parameter_count
 from fedsim.prepare import Attacks, Prepared, prepare
-from fedsim.processes import MEMORY, default_workers, insistent_interrupt
+from fedsim.processes import MEMORY, default_workers
 from fedsim.release import in_words
 from fedsim.report import write_report
 from fedsim.scenario import EpsilonClaim, digest
@@ -77,8 +77,7 @@ def execute(
         )
     with pinned():
         progress(0, 1, "reading the data")
-        with insistent_interrupt():
-            prepared = prepare(loaded, attacks, recipes)
+        prepared = prepare(loaded, attacks, recipes)
         _check_writable(folder)
         cache = _Cache(folder.parent / f".fedsim-unfinished-{_key(prepared, engine)}")
         try:

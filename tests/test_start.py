@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from fedsim.data import load_dataset
 from fedsim.errors import Stopped
-from fedsim.processes import PRELOADED, insistent_interrupt, late_interrupt, side_by_side, warm_up
+from fedsim.processes import PRELOADED, late_interrupt, side_by_side, warm_up
 from fedsim.scenario import Data
 from tests import errands
 
@@ -190,16 +189,6 @@ def test_ctrl_c_while_workers_start_stops_a_run(tmp_path: Path) -> None:
     assert "stopped; " in rest
     assert "Traceback" not in rest
     assert not (tmp_path / "run").exists()
-
-
-def test_a_ctrl_c_that_a_library_swallows_is_heard_at_the_end() -> None:
-    with pytest.raises(KeyboardInterrupt), insistent_interrupt():  # noqa: PT012
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        reached = True
-    assert reached
-    with insistent_interrupt():
-        pass
 
 
 def test_nobody_shuts_an_ear_to_ctrl_c_again_once_the_server_runs(monkeypatch: pytest.MonkeyPatch) -> None:
