@@ -114,18 +114,22 @@ class Match(NamedTuple):
     moved: float
 
 
-def match(public: Public, at: Slopes, broadcast: Arrays, reply: Arrays, part: slice = slice(None)) -> Match:
-    """Return how the gradients of some of the records match a client's update."""
-    dtype = at.x.dtype
-    moved = {name: torch.as_tensor(np.subtract(array, reply[name]), dtype=dtype) for name, array in broadcast.items()}
+def along(public: Public, at: Slopes, direction: Mapping[str, Tensor], part: slice = slice(None)) -> Floats:
+    """Return the inner product [n] of the gradients of some of the records with a direction."""
     pieces: Iterator[Gradients] = (
         iter([_some(at.kept, part)])
         if at.kept is not None
         else record_gradients(public.apply, at.parameters, at.x[part], at.y[part])
     )
-    products = torch.cat([inner(piece, moved) for piece in pieces])
+    return np.asarray(torch.cat([inner(piece, direction) for piece in pieces]).numpy())
+
+
+def match(public: Public, at: Slopes, broadcast: Arrays, reply: Arrays, part: slice = slice(None)) -> Match:
+    """Return how the gradients of some of the records match a client's update."""
+    dtype = at.x.dtype
+    moved = {name: torch.as_tensor(np.subtract(array, reply[name]), dtype=dtype) for name, array in broadcast.items()}
     length = norms({name: value[None] for name, value in moved.items()})
-    return Match(products.numpy(), at.lengths[part].numpy(), float(length))
+    return Match(along(public, at, moved, part), at.lengths[part].numpy(), float(length))
 
 
 Measure = Callable[[Match], Floats]

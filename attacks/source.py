@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from attacks.final import cross_entropy
-from attacks.gradients import comparable
+from attacks.gradients import Match, along, comparable, cosine, owned_by, slopes
 from attacks.labels import UPDATES, label_counts, last_bias
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
-from fedsim.gradients import inner, norms, record_gradients
-from fedsim.transcript import SERVER, Arrays, Event, client
+from fedsim.gradients import norms
+from fedsim.transcript import SERVER, Arrays, Event
 from fedsim.views import Ask, Floats, Ints, LabelAsk, Oracle, Public, SourceAsk, query, softmax
 
 ROUNDS_COMPARED = 10
@@ -25,11 +25,6 @@ def _asked(ask: Ask) -> SourceAsk:
     if not isinstance(ask, SourceAsk):
         raise TypeError(f"a signal of sources needs a SourceAsk, got {type(ask).__name__}")
     return ask
-
-
-def _by_owner(ask: SourceAsk) -> Mapping[str, Ints]:
-    owner = ask.items.owner
-    return {client(int(index)): np.flatnonzero(owner == index) for index in np.unique(owner)}
 
 
 class Watched(NamedTuple):
@@ -48,7 +43,8 @@ class Watched(NamedTuple):
 
 def _watch(public: Public, ask: Ask) -> Watched:
     asked = _asked(ask)
-    return Watched(public, asked, _by_owner(asked), np.zeros(len(asked.items)), np.zeros(len(asked.items), np.int64))
+    nothing = np.zeros(len(asked.items))
+    return Watched(public, asked, owned_by(asked.items), nothing, nothing.astype(np.int64))
 
 
 def _opens_round(watched: Watched, event: Event) -> bool:
@@ -191,14 +187,10 @@ def _cosines(watched: Watched, step: Mapping[str, torch.Tensor], rows: Ints) -> 
     where that is zero.
     """
     assert watched.broadcast is not None
-    parameters = {name: torch.tensor(array) for name, array in watched.broadcast.items()}
-    items, dtype = watched.ask.items, _dtype(watched.broadcast)
-    x, y = torch.from_numpy(items.x[rows]).to(dtype), torch.from_numpy(items.y[rows])
-    pieces = [(inner(g, step), norms(g)) for g in record_gradients(watched.public.apply, parameters, x, y)]
-    if not pieces:
+    if not len(rows):
         return np.zeros(0)
-    products, lengths = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return np.asarray(torch.where(lengths > 0, products / lengths, 0.0).numpy(), dtype=np.float64)
+    at = slopes(watched.public, watched.broadcast, watched.ask.items, rows)
+    return cosine(Match(along(watched.public, at, step), at.lengths.numpy(), 1.0))
 
 
 def _finish_directions(state: Directions, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
@@ -252,7 +244,7 @@ def _finish_histograms(state: Histograms, released: Oracle) -> Floats:  # noqa: 
     counts = {party: total / state.updates[party] for party, total in state.total.items()}
     everywhere = np.sum(list(counts.values()), axis=0)  # [classes]
     items, scores = state.ask.items, np.full(len(state.ask.items), 1 / state.public.clients)
-    for party, rows in _by_owner(state.ask).items():
+    for party, rows in owned_by(state.ask.items).items():
         label = items.y[rows]
         if party in counts:
             known = everywhere[label] > 0

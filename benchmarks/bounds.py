@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import markdown
+from benchmarks.report import markdown, put_in_readme
 from fedsim.audit import BOUNDS, Bound, gaussian_epsilon
 from fedsim.metrics import Bools, Floats
 
@@ -97,13 +97,6 @@ def tightness(repeats: int, rng: np.random.Generator) -> str:
     return markdown(rows, ["bound", "worlds x canaries", "ceiling", *header])
 
 
-def put_in_page(name: str, text: str) -> None:
-    """Replace what stands between the marks `<!-- name -->` and `<!-- /name -->` of the page."""
-    before, rest = PAGE.read_text().split(f"<!-- {name} -->\n")
-    after = rest.split(f"<!-- /{name} -->")[1]
-    PAGE.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,7 +112,7 @@ def main() -> None:
     for name, table in tables.items():
         print(f"\n{table}")
         if chosen.docs:
-            put_in_page(name, table)
+            put_in_readme(name, table, PAGE)
 
 
 if __name__ == "__main__":

@@ -140,8 +140,8 @@ def read(path: Path) -> list[Record]:
     return [Record(**record) for record in json.loads(path.read_text())]
 
 
-def put_in_readme(name: str, text: str) -> None:
-    """Replace what stands between the marks `<!-- name -->` and `<!-- /name -->` of the README."""
-    before, rest = README.read_text().split(f"<!-- {name} -->\n")
+def put_in_readme(name: str, text: str, page: Path = README) -> None:
+    """Replace what stands between the marks `<!-- name -->` and `<!-- /name -->` of the README, or another page."""
+    before, rest = page.read_text().split(f"<!-- {name} -->\n")
     after = rest.split(f"<!-- /{name} -->")[1]
-    README.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
+    page.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")

@@ -107,6 +107,7 @@ RECORD = "one record's gradients, or zero in their place; the number of records 
 NOTHING = "any"
 
 
+@lru_cache(maxsize=256)  # asked for again for every bound
 def spent(privacy: Privacy | None, facts: Facts, delta: float | None = None) -> tuple[Spent, ...]:
     """Return what the training cost: a row for each unit and observer, always all six.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
-from fedsim.defences import around, canary_clients, canary_weight, guarded, plain, recipe, server_side, silent
+from fedsim.defences import around, canary_clients, canary_weight, drawn, guarded, plain, recipe, server_side, silent
 from fedsim.dp_sgd import train_alone
 from fedsim.game import World
 from fedsim.grid import (
@@ -135,8 +135,7 @@ def nodes(setup: Bench, world: World) -> int:
 def cohort_size(world: World) -> float:
     """Return how many clients take part in a round, on average."""
     active = sum(len(rows) > 0 for rows in world.rows) + canary_clients(world)
-    wanted = world.federation.clients_per_round
-    return active if wanted is None else min(wanted, active) if isinstance(wanted, int) else wanted * active
+    return drawn(world.federation.clients_per_round, active)
 
 
 def local_task(

@@ -80,11 +80,8 @@ def verdict(
     """
     if not isfinite(at_most):
         raise ValueError(f"at_most must be finite, got {at_most}")
-    if isinstance(measurement, Unresolved):
-        return Verdict("inconclusive", measurement.reason)
-    if measurement.worlds < FEWEST_WORLDS:
-        reason = f"{measurement.worlds} worlds are too few for a verdict; {FEWEST_WORLDS} are needed."
-        return Verdict("inconclusive", reason)
+    if isinstance(measurement, Unresolved) or measurement.worlds < FEWEST_WORLDS:
+        return _too_little(measurement)
     if null is False:
         return Verdict("inconclusive", "The null control failed: the attack sees a leak where there is none.")
     if blind is False:
@@ -100,6 +97,13 @@ def verdict(
         if passed is None:
             return Verdict("inconclusive", f"The {control} did not run, and without it nobody is cleared.")
     return Verdict("not refuted", f"All of {interval} lies at or below the claimed {at_most:g}.")
+
+
+def _too_little(found: Measured | Unresolved) -> Verdict:
+    """The verdict where there is no number, or one from too few worlds."""
+    if isinstance(found, Unresolved):
+        return Verdict("inconclusive", found.reason)
+    return Verdict("inconclusive", f"{found.worlds} worlds are too few for a verdict; {FEWEST_WORLDS} are needed.")
 
 
 def deciding(verdicts: Sequence[Verdict], measurements: Sequence[Measured | Unresolved]) -> int:
@@ -244,11 +248,8 @@ def difference_verdict(found: Measured | Unresolved, by: float, failed: Sequence
     """
     if not isfinite(by):
         raise ValueError(f"by must be finite, got {by}")
-    if isinstance(found, Unresolved):
-        return Verdict("inconclusive", found.reason)
-    if found.worlds < FEWEST_WORLDS:
-        reason = f"{found.worlds} worlds are too few for a verdict; {FEWEST_WORLDS} are needed."
-        return Verdict("inconclusive", reason)
+    if isinstance(found, Unresolved) or found.worlds < FEWEST_WORLDS:
+        return _too_little(found)
     if failed:
         return Verdict("inconclusive", failed[0])
     interval = f"the {found.confidence:.6g} interval [{found.low:.4g}, {found.high:.4g}] of the difference"

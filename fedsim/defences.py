@@ -5,16 +5,15 @@ aggregation. Everything here is Flower glue; the mechanisms are in `mechanisms`,
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, Strategy
 
 from fedsim.game import World
-from fedsim.grid import ARRAYS, METRICS, Handle, ScenarioGrid, Silent, decoded, encoded, party_of, round_of
+from fedsim.grid import ARRAYS, METRICS, Handle, ScenarioGrid, Silent, arrays_of, encoded, party_of, round_of
 from fedsim.mechanisms import clip, distributed_codec, fewest, gaussian, next_norm, update_noise_multiplier
 from fedsim.randomness import generator
 from fedsim.scenario import AdaptivePrivacy, CentralPrivacy, DistributedPrivacy, DropOut, LocalPrivacy
@@ -44,9 +43,12 @@ STAGES = {KEYS: "keys", SHARES: "shares", UPDATE: "update", UNMASK: "unmask"}
 
 def expected_clients(world: World, clients: int) -> float:
     """Return how many clients a round is expected to have: a public number, which no secret moves."""
-    everybody = clients + canary_clients(world)
-    wanted = world.federation.clients_per_round
-    return everybody if wanted is None else min(wanted, everybody) if isinstance(wanted, int) else wanted * everybody
+    return drawn(world.federation.clients_per_round, clients + canary_clients(world))
+
+
+def drawn(wanted: int | float | None, available: int) -> float:
+    """Return how many of the clients available a round is expected to have: all, a fixed number, or a share."""
+    return available if wanted is None else min(wanted, available) if isinstance(wanted, int) else wanted * available
 
 
 def canary_clients(world: World) -> int:
@@ -98,7 +100,7 @@ def server_side(seed: int, world: World, clients: int, current: Current) -> Hand
     federation = world.federation
     privacy, secure = federation.privacy, federation.secure_aggregation
     if isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and mistake(privacy) != "flower_dp_weighted":
-        return partial(_noisy, _Central(seed, world, privacy, clients, current))
+        return partial(_noisy, seed, world, privacy, clients, current)
     if secure is None:
         return None
 
@@ -109,51 +111,43 @@ def server_side(seed: int, world: World, clients: int, current: Current) -> Hand
     return opened
 
 
-class _Central(NamedTuple):
-    """What a server needs to add noise."""
-
-    seed: int
-    world: World
-    privacy: CentralPrivacy | AdaptivePrivacy
-    clients: int
-    current: Current
-
-
-def _noisy(central: _Central, messages: list[Message], grid: ScenarioGrid) -> list[Message]:
+def _noisy(
+    seed: int,
+    world: World,
+    privacy: CentralPrivacy | AdaptivePrivacy,
+    clients: int,
+    current: Current,
+    messages: list[Message],
+    grid: ScenarioGrid,
+) -> list[Message]:
     """Return the one reply that central privacy leaves: the model moved by the noisy mean of the clipped updates. It is
     there even where nobody took part, or the noise would tell that.
     """
-    seed, world, privacy, clients, current = central
     before, expected = flat(current()), expected_clients(world, clients)
     rng = generator(seed, world.name, "central noise", grid.round)
-    norm, std = privacy.clipping_norm, noise_std(privacy)
+    norm = grid.memory.get("norm", privacy.clipping_norm)
     if world.federation.secure_aggregation:  # the clients clip, as nobody else sees their updates
         opened = secure_round(recipe(world, clients, len(before)), chance(lambda: seed, world), messages, grid)
         total = opened.mean * opened.weight if opened else np.zeros(len(before))
     else:
-        updates = [flat(_arrays(reply)) - before for reply in grid.exchange(messages)]
+        updates = [flat(arrays_of(reply)) - before for reply in grid.exchange(messages)]
         if isinstance(privacy, AdaptivePrivacy):
-            norm, std = grid.memory.get("norm", norm), adaptive_std(privacy, expected, grid.memory.get("norm", norm))
             short = np.array([np.linalg.norm(update) <= norm for update in updates], dtype=bool)
             grid.memory["norm"] = next_norm(norm, short, expected, privacy.quantile, privacy.learning_rate, rng)
-        elif mistake(privacy) == "no_clipping":
-            norm = np.inf
-        total = sum((clip(update, norm) if np.isfinite(norm) else update for update in updates), np.zeros(len(before)))
-    total = total + gaussian(before.shape, std, rng)
+        clipped = updates if mistake(privacy) == "no_clipping" else [clip(update, norm) for update in updates]
+        total = sum(clipped, np.zeros(len(before)))
+    total = total + gaussian(before.shape, noise_on_updates(privacy, expected) * norm, rng)
     return [answer(grid, current(), before + total / expected)]
 
 
-def adaptive_std(privacy: AdaptivePrivacy, expected: float, norm: float) -> float:
-    """Return the standard deviation of the noise on the sum where the norm is learned too."""
+def noise_on_updates(privacy: CentralPrivacy | AdaptivePrivacy, expected: float) -> float:
+    """Return the standard deviation of the noise on the sum of the updates, over the clipping norm: less what adaptive
+    clipping spends on its count, deliberate mistakes included.
+    """
     assert privacy.noise_multiplier is not None
-    return update_noise_multiplier(privacy.noise_multiplier, expected) * norm
-
-
-def noise_std(privacy: CentralPrivacy | AdaptivePrivacy) -> float:
-    """Return the standard deviation of the noise on the sum of the updates, deliberate mistakes included."""
-    assert privacy.noise_multiplier is not None
-    factor = {"noise_tenth": 0.1, "tiny_sensitivity": 1e-4}.get(mistake(privacy) or "", 1.0)
-    return privacy.noise_multiplier * privacy.clipping_norm * factor
+    if isinstance(privacy, AdaptivePrivacy):
+        return update_noise_multiplier(privacy.noise_multiplier, expected)
+    return privacy.noise_multiplier * {"noise_tenth": 0.1, "tiny_sensitivity": 1e-4}.get(privacy.specimen or "", 1.0)
 
 
 def mistake(privacy: CentralPrivacy | AdaptivePrivacy) -> str | None:
@@ -247,7 +241,7 @@ def guarded(app: ClientApp, world: World, seed: Callable[[], int], agreed: Calla
 
     seed, agreed: the scenario's seed and the `recipe`, known where the client runs.
     """
-    for mod in reversed(_mods(seed, world)):
+    if (mod := _mod(seed, world)) is not None:
         app = _with(mod, app)
     if world.federation.secure_aggregation is None:
         return app
@@ -271,19 +265,16 @@ def _with(mod: Mod, app: ClientApp) -> ClientApp:
     return Wrapped()
 
 
-def _mods(seed: Callable[[], int], world: World) -> list[Mod]:
+def _mod(seed: Callable[[], int], world: World) -> Mod | None:
     """Return what a client does with its update before it leaves."""
     privacy = world.federation.privacy
     if isinstance(privacy, LocalPrivacy):
         assert privacy.noise_multiplier is not None
-        return [_clipping(seed, world, privacy.clipping_norm, privacy.noise_multiplier * privacy.clipping_norm)]
-    if (
-        world.federation.secure_aggregation
-        and isinstance(privacy, CentralPrivacy)
-        and privacy.specimen != "no_clipping"
-    ):
-        return [_clipping(seed, world, privacy.clipping_norm, 0.0)]  # nobody but the client sees its update
-    return []
+        return _clipping(seed, world, privacy.clipping_norm, privacy.noise_multiplier * privacy.clipping_norm)
+    clips = isinstance(privacy, CentralPrivacy) and privacy.specimen != "no_clipping"
+    if privacy and clips and world.federation.secure_aggregation:
+        return _clipping(seed, world, privacy.clipping_norm, 0.0)  # nobody but the client sees its update
+    return None
 
 
 def _clipping(seed: Callable[[], int], world: World, norm: float, std: float) -> Mod:
@@ -291,19 +282,15 @@ def _clipping(seed: Callable[[], int], world: World, norm: float, std: float) ->
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         party, number = party_of(context), round_of(message)
-        received = _arrays(message)
+        received = arrays_of(message)
         before = flat(received)
         reply = call_next(message, context)
         if reply.has_error():
             return reply
-        moved = clip(flat(_arrays(reply)) - before, norm)
+        moved = clip(flat(arrays_of(reply)) - before, norm)
         if std:
             moved = moved + gaussian(moved.shape, std, generator(seed(), world.name, "local noise", number, party))
         said = MetricRecord({"num-examples": 1, "train_loss": 0.0})
         return Message(RecordDict({ARRAYS: encoded(shaped(before + moved, received)), METRICS: said}), reply_to=message)
 
     return mod
-
-
-def _arrays(message: Message) -> Arrays:
-    return {name: decoded(array) for name, array in cast(ArrayRecord, message.content[ARRAYS]).items()}

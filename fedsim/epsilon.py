@@ -65,11 +65,6 @@ def hides_presence(trial: Trial) -> bool:
     return isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and facts.secure is None and not drawn
 
 
-def accounted(trial: Trial, delta: float | None = None) -> tuple[Spent, ...]:
-    """Return what the accountant gives every observer of a trial, for clients and records."""
-    return spent(trial.federation.privacy, trial.facts, delta)
-
-
 def worst(trials: Sequence[Trial], delta: float | None = None) -> tuple[Spent, ...]:
     """Return what the accountant gives every observer of a setup: the largest epsilon of its games, whose worlds differ
     in who is there, with canary clients and without.
@@ -81,7 +76,8 @@ def worst(trials: Sequence[Trial], delta: float | None = None) -> tuple[Spent, .
 
 def accounted_for(trial: Trial, what: Unit, who: Observer, delta: float) -> Spent:
     """Return what the accountant gives one observer."""
-    return next(row for row in accounted(trial, delta) if (row.unit, row.observer) == (what, who))
+    table = spent(trial.federation.privacy, trial.facts, delta)
+    return next(row for row in table if (row.unit, row.observer) == (what, who))
 
 
 def bound(scores: Scores, name: str, confidence: float, seed: int) -> Bound | Unresolved:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array as FlowerArray
@@ -290,6 +290,22 @@ def _facts(content: RecordDict) -> dict[str, Fact]:
 def _plain(value: Scalar) -> Scalar:
     """Return a NumPy number, which Flower lets pass in this process, as the number that a network would deliver."""
     return float(value) if isinstance(value, np.floating) else value
+
+
+Record = TypeVar("Record", ArrayRecord, MetricRecord)
+
+
+def only(content: RecordDict, kind: type[Record]) -> Record:
+    """Return the record of a kind, of which Flower's strategies too want exactly one."""
+    found = [record for record in content.values() if isinstance(record, kind)]
+    if len(found) != 1:
+        raise ValueError(f"a message must carry one {kind.__name__}, got {len(found)}")
+    return found[0]
+
+
+def arrays_of(message: Message) -> Arrays:
+    """Return the model that a message carries."""
+    return {name: decoded(array) for name, array in only(message.content, ArrayRecord).items()}
 
 
 def party_of(context: Context) -> int:

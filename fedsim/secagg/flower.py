@@ -8,14 +8,14 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedsim.grid import ARRAYS, ERROR_CODE, METRICS, REFUSED, decoded, encoded, party_of, round_of
+from fedsim.grid import ARRAYS, ERROR_CODE, METRICS, REFUSED, arrays_of, decoded, encoded, only, party_of, round_of
 from fedsim.secagg import client, server
 from fedsim.secagg.client import State
 from fedsim.secagg.codec import Codec
@@ -138,7 +138,7 @@ def _masked_update(
     if SECAGG not in message.content:
         raise Refused("an update is asked for in clear")
     request = cast(UpdateRequest, dict(cast(ConfigRecord, message.content.pop(SECAGG))))
-    hashed = model_hash(_only(message.content, ArrayRecord)) if recipe.settings.consistency else b""
+    hashed = model_hash(only(message.content, ArrayRecord)) if recipe.settings.consistency else b""
     state = client.open_shares(recipe.settings, _recall(context), request, hashed)
     reply = _update(recipe, chance, message, context, call_next)
     if reply.has_error():
@@ -154,17 +154,17 @@ def _update(
 ) -> Message:
     """Return a client's reply with its update as integers in place of its model, and its weight as the last of them."""
     party, number = party_of(context), round_of(message)
-    before = flat(_arrays(message))
+    before = flat(arrays_of(message))
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    weight = float(cast(float, _only(reply.content, MetricRecord)[EXAMPLES])) if recipe.weights == "examples" else 1.0
-    integers = recipe.codec.encode(flat(_arrays(reply)) - before, weight, chance.rounding(party, number))
+    weight = float(cast(float, only(reply.content, MetricRecord)[EXAMPLES])) if recipe.weights == "examples" else 1.0
+    integers = recipe.codec.encode(flat(arrays_of(reply)) - before, weight, chance.rounding(party, number))
     if recipe.weights == "examples":
         integers = cast(Words, np.append(integers, integers.dtype.type(weight)))
     content = RecordDict({ARRAYS: encoded({MASKED: integers})})
     if recipe.metadata == "clear":
-        content[METRICS] = _only(reply.content, MetricRecord)
+        content[METRICS] = only(reply.content, MetricRecord)
     return Message(content, reply_to=message)
 
 
@@ -202,7 +202,7 @@ def secure_round(recipe: Recipe, chance: Chance, messages: list[Message], wire: 
     mean = recipe.codec.decode(total, len(survivors), weight)
     author = AGGREGATOR if recipe.protocol == "ideal" else SERVER
     facts: dict[str, Fact] = {"clients": len(survivors), "weight": weight}
-    wire.note(AGGREGATE, author, SERVER, shaped(mean, _arrays(messages[0])), facts)
+    wire.note(AGGREGATE, author, SERVER, shaped(mean, arrays_of(messages[0])), facts)
     return Opened(mean, weight, len(survivors))
 
 
@@ -213,7 +213,7 @@ def secure_replies(recipe: Recipe, chance: Chance, messages: list[Message], wire
     opened = secure_round(recipe, chance, messages, wire)
     if opened is None:
         return []
-    before = _arrays(messages[0])
+    before = arrays_of(messages[0])
     after = encoded(shaped(flat(before) + opened.mean, before))
     return [
         Message(RecordDict({ARRAYS: after, METRICS: MetricRecord({EXAMPLES: opened.weight})}), reply_to=messages[0])
@@ -233,7 +233,7 @@ def _trusted_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message],
         member = wire.roster[reply.metadata.src_node_id]
         vectors[member] = _integers(reply)
         if recipe.metadata == "clear":  # what the trusted party opens, the server does not see
-            metrics = cast(Mapping[str, Fact], dict(_only(reply.content, MetricRecord)))
+            metrics = cast(Mapping[str, Fact], dict(only(reply.content, MetricRecord)))
             wire.note(f"{UPDATE}-reply", party_name(member), SERVER, {}, metrics)
     under_way, _ = server.ask_unmask(under_way, sorted(vectors))
     _enough(recipe, len(vectors))
@@ -284,7 +284,7 @@ def _hashes(recipe: Recipe, invited: Mapping[int, Message]) -> dict[int, bytes]:
     """The hash of the model each client will be sent; the messages of a broadcast share theirs."""
     if not recipe.settings.consistency:
         return dict.fromkeys(invited, b"")
-    records = {member: _only(message.content, ArrayRecord) for member, message in invited.items()}
+    records = {member: only(message.content, ArrayRecord) for member, message in invited.items()}
     known = {id(record): model_hash(record) for record in {id(record): record for record in records.values()}.values()}
     return {member: known[id(record)] for member, record in records.items()}
 
@@ -317,20 +317,5 @@ def _protocol(message: Message) -> dict[str, Any]:
     return dict(cast(ConfigRecord, message.content[SECAGG]))
 
 
-Record = TypeVar("Record", ArrayRecord, MetricRecord)
-
-
-def _only(content: RecordDict, kind: type[Record]) -> Record:
-    """Return the record of a kind, of which Flower's strategies too want exactly one."""
-    found = [record for record in content.values() if isinstance(record, kind)]
-    if len(found) != 1:
-        raise ValueError(f"a message must carry one {kind.__name__}, got {len(found)}")
-    return found[0]
-
-
-def _arrays(message: Message) -> Arrays:
-    return {name: decoded(array) for name, array in _only(message.content, ArrayRecord).items()}
-
-
 def _integers(reply: Message) -> Words:
-    return cast(Words, decoded(_only(reply.content, ArrayRecord)[MASKED]))
+    return cast(Words, decoded(only(reply.content, ArrayRecord)[MASKED]))
