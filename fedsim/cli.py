@@ -554,7 +554,8 @@ def _show_results(record: "Results", folder: Path) -> None:
     for claim in record.claims:
         _show_claim(claim)
     for setup in record.setups:
-        found, where = setup.utility, f" ({setup.name})" if setup.name else ""
+        found = setup.utility
+        where = f" ({setup.name or 'the federation'})" if len(record.setups) > 1 else ""
         accuracy = f"training {_range(found.train_accuracy)}, test {_range(found.test_accuracy)}"
         typer.echo(f"Accuracy  {accuracy}{where}")
         if setup.aborted:
