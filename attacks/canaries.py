@@ -101,11 +101,11 @@ def _sum_of_updates(state: Updates, released: Oracle) -> Floats:  # noqa: ARG001
     return state.total
 
 
-CANARY_UPDATE = Signal(_start_updates, _add_update, _sum_of_updates)
+CANARY_UPDATE = Signal(_start_updates, _add_update, _sum_of_updates, "update")
 """How far [canaries] the updates of the one client that would hold each canary went its way."""
-CANARY_PRODUCT = Signal(_start, _keep, _whole)
+CANARY_PRODUCT = Signal(_start, _keep, _whole, "models")
 """Inner product [canaries] of the whole movement seen with each canary's direction; of the final model alone where no
 other was seen.
 """
-CANARY_STEEPEST = Signal(_start, _keep_steps, _step_by_step)
+CANARY_STEEPEST = Signal(_start, _keep_steps, _step_by_step, "models")
 """Largest cosine [canaries] of a movement between two models seen with each canary's direction."""

@@ -179,10 +179,10 @@ def _minus_losses(public: Public, _broadcast: Arrays, records: Any, reply: Array
     return -cross_entropy(softmax(query(public, reply, x)), y)
 
 
-FEDMIA_COSINE = Signal(_start, partial(_step, measure=Measure(slopes, _cosines)), _finish)
+FEDMIA_COSINE = Signal(_start, partial(_step, measure=Measure(slopes, _cosines)), _finish, "updates")
 """Mean `evidence` [rows] over the rounds, from the cosines of a record's gradient with the updates of all clients; 0
 for an owner never seen and for the population, which nobody is alleged to hold.
 """
 
-FEDMIA_LOSS = Signal(_start, partial(_step, measure=Measure(_records, _minus_losses)), _finish)
+FEDMIA_LOSS = Signal(_start, partial(_step, measure=Measure(_records, _minus_losses)), _finish, "updates")
 """The same, from the losses of the clients' models on the record."""

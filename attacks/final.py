@@ -170,10 +170,10 @@ def _hits(state: Latest, released: Oracle) -> Floats:
 
 
 def _of_probabilities(measure: Callable[[Floats, Ints], Floats]) -> Signal:
-    return Signal(watch, keep_latest, partial(_measure, measure))
+    return Signal(watch, keep_latest, partial(_measure, measure), "confidences")
 
 
-CORRECT = Signal(watch, keep_latest, _hits)
+CORRECT = Signal(watch, keep_latest, _hits, "labels")
 """1 where the predicted class is the record's label, else 0 [rows]."""
 LOSS = _of_probabilities(cross_entropy)
 """Cross-entropy [rows]: low for members."""

@@ -234,12 +234,12 @@ def _finish(state: Updates, released: Oracle) -> Floats:  # noqa: ARG001 - the u
     return np.concatenate([mean, np.zeros(len(state.ask.population))])
 
 
-UPDATE_COSINE = Signal(_start, partial(_step, measure=cosine), _finish)
+UPDATE_COSINE = Signal(_start, partial(_step, measure=cosine), _finish, "update")
 """Mean cosine [rows] over the observed updates of the alleged owner; 0, which is no evidence, for an owner never seen
 and for the population, which nobody is alleged to hold.
 """
 
-UPDATE_DIFFERENCE = Signal(_start, partial(_step, measure=difference), _finish)
+UPDATE_DIFFERENCE = Signal(_start, partial(_step, measure=difference), _finish, "update")
 """Mean `difference` [rows] over the observed updates of the alleged owner; 0 where there is nothing to compare."""
 
 
@@ -288,7 +288,7 @@ def _finish_course(state: Course, released: Oracle) -> Floats:  # noqa: ARG001 -
     return np.concatenate([found, np.zeros(len(state.ask.population))])
 
 
-MOVEMENT_COSINE = Signal(_start_course, _follow, _finish_course)
+MOVEMENT_COSINE = Signal(_start_course, _follow, _finish_course, "models")
 """Cosine [rows] with what the whole cohort did to the global model, all rounds as one long vector, so that rounds count
 by what happened in them: all that secure aggregation leaves; 0 for the population.
 """
@@ -327,5 +327,5 @@ def _finish_steepness(state: Steepness, released: Oracle) -> Floats:  # noqa: AR
     return np.asarray(state.total / state.broadcasts)
 
 
-GRADIENT_NORM = Signal(_start_steepness, _climb, _finish_steepness)
+GRADIENT_NORM = Signal(_start_steepness, _climb, _finish_steepness, "models")
 """Mean length [rows] of a record's gradient over the observed broadcast models."""

@@ -89,5 +89,5 @@ def _finish(state: Histogram, released: Oracle) -> Floats:  # noqa: ARG001 - the
     return state.total / state.updates
 
 
-LABEL_COUNTS = Signal(_start, _step, _finish)
+LABEL_COUNTS = Signal(_start, _step, _finish, "update")
 """Estimated number of records of each class [classes], mean over the client's first updates."""

@@ -45,7 +45,7 @@ def _finish(state: Latest, released: Oracle) -> Floats:
     return np.concatenate([kept, np.full(len(everything) - len(items), np.nan)])
 
 
-NOISE_ROBUSTNESS = Signal(watch, keep_latest, _finish)
+NOISE_ROBUSTNESS = Signal(watch, keep_latest, _finish, "labels")
 """Share of the record and its noisy copies that get the record's label [rows]; NaN for the population, which is not
 queried, to save queries. The noise comes in several strengths, so that the share measures a distance and not only a
 hit.

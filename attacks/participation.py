@@ -26,9 +26,9 @@ def _mean(measure: Callable[[Floats, Ints], Floats], state: Latest, released: Or
     return np.array([values[ask.sample.owner == each].mean() for each in ask.clients])
 
 
-SAMPLE_LOSS = Signal(watch, keep_latest, partial(_mean, cross_entropy))
+SAMPLE_LOSS = Signal(watch, keep_latest, partial(_mean, cross_entropy), "confidences")
 """Mean cross-entropy [clients] of the records the attacker holds of each client: low for clients that took part."""
-SAMPLE_MARGIN = Signal(watch, keep_latest, partial(_mean, margin))
+SAMPLE_MARGIN = Signal(watch, keep_latest, partial(_mean, margin), "confidences")
 """Mean logit margin [clients] of the records the attacker holds of each client: high for clients that took part."""
 
 
@@ -57,5 +57,5 @@ def _finish(state: Answered, released: Oracle) -> Floats:  # noqa: ARG001 - the 
     return state.seen
 
 
-ANSWERED = Signal(_start, _step, _finish)
+ANSWERED = Signal(_start, _step, _finish, "roll")
 """1 where the client and the server exchanged anything in training, else 0 [clients]."""

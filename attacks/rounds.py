@@ -62,7 +62,7 @@ def _finish(state: Trajectory, released: Oracle) -> Floats:
     return np.stack([losses.get(column, unseen) for column in range(rounds + 1)], axis=1)
 
 
-LOSS_TRAJECTORY = Signal(_start, _step, _finish)
+LOSS_TRAJECTORY = Signal(_start, _step, _finish, "models")
 """Loss [rows, rounds + 1]: column t is the model after t rounds (0: the initial one), NaN where it was not seen.
 
 The first model seen of a column counts; the last column comes from the final parameters, or from the released model if

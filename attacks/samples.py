@@ -25,7 +25,7 @@ def _accuracies(state: Latest, released: Oracle) -> Floats:
     return np.array([means], dtype=np.float64)
 
 
-SAMPLE_LOSSES = Signal(watch, keep_latest, _losses)
+SAMPLE_LOSSES = Signal(watch, keep_latest, _losses, "confidences")
 """Mean loss on the sample without and on the sample with the property [1, 2]."""
-SAMPLE_ACCURACIES = Signal(watch, keep_latest, _accuracies)
+SAMPLE_ACCURACIES = Signal(watch, keep_latest, _accuracies, "labels")
 """Accuracy on the sample without and on the sample with the property [1, 2]."""

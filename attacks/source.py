@@ -119,7 +119,7 @@ def _finish_losses(state: Losses, released: Oracle) -> Floats:  # noqa: ARG001 -
     return _mean(_with_losses(state))
 
 
-SOURCE_LOSS = Signal(_start_losses, _step_losses, _finish_losses)
+SOURCE_LOSS = Signal(_start_losses, _step_losses, _finish_losses, "updates")
 """Lowest loss [items] under any other client's model minus that under the alleged owner's, mean over the rounds: in a
 single round positive where the alleged owner's is the lowest. 0, which is no evidence, for an owner never compared.
 
@@ -197,7 +197,7 @@ def _finish_directions(state: Directions, released: Oracle) -> Floats:  # noqa: 
     return _mean(_with_directions(state))
 
 
-SOURCE_COSINE = Signal(_start_directions, _step_directions, _finish_directions)
+SOURCE_COSINE = Signal(_start_directions, _step_directions, _finish_directions, "updates")
 """Cosine [items] of the record's gradient with the alleged owner's update minus its mean over the other clients'
 updates, mean over the rounds; 0 for an owner never compared.
 """
@@ -252,7 +252,7 @@ def _finish_histograms(state: Histograms, released: Oracle) -> Floats:  # noqa: 
     return scores
 
 
-SOURCE_LABELS = Signal(_start_histograms, _step_histograms, _finish_histograms)
+SOURCE_LABELS = Signal(_start_histograms, _step_histograms, _finish_histograms, "updates")
 """Share [items] of all records with the record's label that the alleged owner holds, as far as the updates' biases
 tell; an equal share where they do not. It never looks at the record itself.
 """

@@ -42,7 +42,7 @@ def _seconds(one: Job, indices: Sequence[int], messages: bool) -> float:
 def model(workload: Workload, rounds: int, dtype: Precision = "float32") -> Model:
     """Return the model of the first world after so many rounds: what an opponent's model must equal."""
     nobody = Records(np.zeros((1, 1), np.float32), np.zeros(1, np.int64), np.full(1, -1))
-    probe = _probe("model", "server", RecordAsk(nobody, nobody), Signal(_start, _step, _finish), workload, 1)
+    probe = _probe("model", "server", RecordAsk(nobody, nobody), Signal(_start, _step, _finish, "models"), workload, 1)
     one = job(workload, 1, rounds, [probe], [probe.vantage], dtype)
     ((_, result),) = run_worlds(one, [MARKERS], engine="lockstep", workers=WORKERS)
     return Model(result.signals["model"], float(result.utility[-1, 2]))

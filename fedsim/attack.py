@@ -19,14 +19,21 @@ from fedsim.views import Ask, Floats, Oracle, Public
 Bools = NDArray[np.bool_]
 
 
+Input = Literal["labels", "confidences", "models", "update", "updates", "roll"]
+"""What a signal reads: the answers of a model, or only their labels; the global models of several rounds; the update of
+the client it is about; those of the others too; or who takes part.
+"""
+
+
 class Signal(NamedTuple):
-    """Three pure, picklable functions. `finish` returns float64 [rows, ...]: for a RecordAsk one row for each item and
+    """Three pure, picklable functions, and what they read. `finish` returns float64 [rows, ...]: for a RecordAsk one row for each item and
     then one for each population record; for other asks one row for each item asked. It raises `NotVisible` when what
     it needs never came by."""
 
     start: Callable[[Public, Ask], Any]
     step: Callable[[Any, Event], Any]
     finish: Callable[[Any, Oracle], Floats]
+    reads: Input
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from fedsim.plan import Plan
     from fedsim.results import Claim, Finding, Quantity, Results
 
+MATRIX_WIDTH = 120
+"""Columns of the coverage matrix, however narrow the terminal: folded it could not be read."""
+
 NOTHING_REFUTED, SOMETHING_REFUTED, BAD_INPUT, RUN_FAILED, STOPPED = 0, 1, 2, 3, 130
 
 Report = Callable[[int, int, str], None]
@@ -255,7 +258,10 @@ def list_(
 ) -> None:
     """List what a scenario can name."""
     _check_name("list", what, LISTS)
-    _show_rows(LISTS[what]())
+    if what == "attacks":
+        _show_coverage()
+    else:
+        _show_rows(LISTS[what]())
 
 
 @app.command()
@@ -501,6 +507,30 @@ def _show_rows(rows: Mapping[str, str]) -> None:
     for name, text in rows.items():
         table.add_row(name, text)
     _console().print(table)
+
+
+def _show_coverage() -> None:
+    """Print the attacks: where each runs, what it reads and needs, and what blocks it."""
+    from attacks.coverage import VIEWS, matrix
+
+    table = _table("attack", "asks about", *VIEWS, "blocked by", "needs")
+    for row in matrix():
+        marks = ("x" if runs else "-" for runs in row.runs)
+        least = row.attack.min_references
+        needs = row.attack.signal.reads + (f", {least} reference{'s' * (least > 1)}" if least else "")
+        table.add_row(row.attack.name, row.attack.game, *marks, row.blocked_by, needs)
+    console = _console()
+    console.width = max(console.width, MATRIX_WIDTH)
+    console.print(table)
+    _bullets(
+        [
+            "x: it runs from there; -: not visible there. Noise blocks nothing, it makes what is seen worth less.",
+            "participant: one that is not asked about. secagg: the server under secure aggregation.",
+            "labels only: a release that shows the public no confidences.",
+            "needs: what it reads, and how many reference worlds it takes at least.",
+            "fedsim explain ATTACK says what an attack does, what its attacker must know, and whose it is.",
+        ]
+    )
 
 
 def _show_plan(loaded: Loaded, planned: "Plan") -> None:

@@ -244,7 +244,7 @@ def test_an_attack_that_writes_into_what_it_sees_changes_nothing(messages: bool)
     chosen = worlds.job(worlds.scenario())
     server = parse_vantage("server", 4)
     ask = draw(chosen.scenario, worlds.pool(chosen.scenario), "record", frozenset()).exams[0].ask
-    probe = Probe("vandal", server, ask, Signal(_start, _vandal, _count), frozenset({0}))
+    probe = Probe("vandal", server, ask, Signal(_start, _vandal, _count, "models"), frozenset({0}))
     attacked = dataclasses.replace(chosen, probes=(probe,), vantages=(server,))
     _, expected = _together(chosen, [0], messages)[0]
     _, left = _together(attacked, [0], messages)[0]

@@ -1,0 +1,46 @@
+"""Who can run which attack: what each vantage sees, with and without secure aggregation. Tests run every cell."""
+
+from typing import NamedTuple
+
+from attacks.table import ATTACKS
+from fedsim.attack import Attack, Input
+
+PUBLIC: frozenset[Input] = frozenset({"labels", "confidences"})
+PARTICIPANT = PUBLIC | {"models"}
+SERVER = PARTICIPANT | {"update", "updates", "roll"}
+
+VIEWS: dict[str, frozenset[Input]] = {
+    "public": PUBLIC,
+    "participant": PARTICIPANT,
+    "server": SERVER,
+    "secagg": SERVER - {"update", "updates"},
+}
+"""What is to be had where: `secagg` is the server under secure aggregation, and the participant is another than the
+client that is asked about.
+"""
+
+BLOCKED_BY: dict[Input, str] = {
+    "labels": "",
+    "confidences": "labels only",
+    "models": "",
+    "update": "secagg",
+    "updates": "secagg",
+    "roll": "",
+}
+"""What takes an input away from a vantage that would have it. Noise takes nothing away: it makes it worth less."""
+
+
+class Coverage(NamedTuple):
+    """A row of the matrix: the attack, where it runs (in the order of `VIEWS`), and what blocks it."""
+
+    attack: Attack
+    runs: tuple[bool, ...]
+    blocked_by: str
+
+
+def matrix() -> tuple[Coverage, ...]:
+    """Return the coverage of every attack."""
+    return tuple(
+        Coverage(attack, tuple(attack.signal.reads in seen for seen in VIEWS.values()), BLOCKED_BY[attack.signal.reads])
+        for attack in ATTACKS.values()
+    )

@@ -1,0 +1,88 @@
+"""The coverage matrix against real federations: every attack, from every vantage, with and without secure aggregation."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attacks import ATTACKS
+from attacks.coverage import VIEWS, matrix
+from fedsim.run import execute
+from fedsim.scenario_file import Loaded
+from tests import worlds
+
+SOURCE = {
+    "property": {"source": "diabetes", "clients": 4, "candidates": 200, "population": 100, "test": 40},
+    "client": {"source": "digits", "clients": 8, "candidates": 160, "population": 120, "test": 60},
+}
+"""Data of the games that need other data than the rest."""
+DIGITS = {"source": "digits", "clients": 4, "candidates": 80, "population": 120, "test": 60}
+GAMES: dict[str, Any] = {
+    "record": "record",
+    "property": {"name": "property", "column": "sex", "value": "1", "records": 80},
+    "labels": {"name": "labels", "client": 0},
+    "canaries": {"name": "canaries", "count": 6},
+    "source": "source",
+    "client": {"name": "client"},
+}
+ALLEGED = 3
+"""The participant of the matrix is another than the client that is asked about."""
+VANTAGES = {"public": "public", "participant": f"client:{ALLEGED}", "server": "server", "secagg": "server"}
+
+
+def _names(game: str) -> tuple[str, ...]:
+    return tuple(name for name, attack in ATTACKS.items() if attack.game == game)
+
+
+@pytest.fixture(scope="module", params=GAMES)
+def statuses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+    """Return (attack, column of the matrix) -> status of the finding, for all attacks of a game."""
+    game = request.param
+    setups = ({"name": "secagg", "secure_aggregation": {"protocol": "masked", "threshold": 0.67}},)
+    audits = tuple(
+        {
+            "name": column,
+            "vantage": VANTAGES[column],
+            "game": GAMES[game],
+            "attacks": _names(game),
+            "setup": "secagg" if column == "secagg" else None,
+        }
+        for column in VIEWS
+    )
+    scenario = worlds.scenario(
+        data=SOURCE.get(game, DIGITS),
+        federation={"rounds": 4},
+        audits=audits,
+        setups=setups,
+        worlds=6,
+        controls={"planted_worlds": 0},
+    )
+    outcome = execute(
+        Loaded(scenario, {"name": scenario.name}, Path("test.yaml"), {}),
+        ATTACKS,
+        worlds.RECIPES,
+        out=tmp_path_factory.mktemp("runs") / game,
+        engine="lockstep",
+        workers=1,
+        progress=lambda _done, _all, _what: None,
+        transcripts=False,
+    )
+    return {(finding.attack, finding.audit): finding.status for finding in outcome.record.findings}
+
+
+def test_each_cell_is_what_a_run_shows(statuses: dict[tuple[str, str], str]) -> None:
+    said = {(row.attack.name, column): runs for row in matrix() for column, runs in zip(VIEWS, row.runs, strict=True)}
+    for (attack, column), status in statuses.items():
+        assert (status != "not visible") == said[attack, column], (attack, column, status)
+
+
+def test_the_games_of_the_matrix_are_all_games() -> None:
+    assert {attack.game for attack in ATTACKS.values()} == set(GAMES)
+    assert {row.attack.name for row in matrix()} == {name for game in GAMES for name in _names(game)}
+
+
+def test_what_is_blocked_says_by_what() -> None:
+    for row, (column, seen) in product(matrix(), VIEWS.items()):
+        if row.attack.signal.reads not in seen and row.attack.signal.reads in VIEWS["server"] and column == "secagg":
+            assert "secagg" in row.blocked_by
