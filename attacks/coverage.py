@@ -6,8 +6,8 @@ from attacks.table import ATTACKS
 from fedsim.attack import Attack, Input
 
 PUBLIC: frozenset[Input] = frozenset({"labels", "confidences"})
-PARTICIPANT = PUBLIC | {"models"}
-SERVER = PARTICIPANT | {"update", "updates", "roll"}
+PARTICIPANT: frozenset[Input] = PUBLIC | {"models"}
+SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "roll"}
 
 VIEWS: dict[str, frozenset[Input]] = {
     "public": PUBLIC,

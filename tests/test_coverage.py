@@ -1,4 +1,4 @@
-"""The coverage matrix against real federations: every attack, from every vantage, with and without secure aggregation."""
+"""The coverage matrix against real federations: every attack from every vantage."""
 
 from itertools import product
 from pathlib import Path
