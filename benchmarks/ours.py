@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -60,14 +61,18 @@ def _finish(state: Floats, _oracle: Oracle) -> Floats:
     return state.astype(np.float64)
 
 
-def audited(workload: Workload, one: Job, candidates: int = CANDIDATES) -> Job:
-    """Return the job with an audit on it: three attacks' signals for so many of the records that may train."""
+def audited(
+    workload: Workload, one: Job, candidates: int = CANDIDATES, attacks: Mapping[str, str] = MappingProxyType(AUDIT)
+) -> Job:
+    """Return the job with an audit on it: the signals of some attacks, and from where each looks, for so many of the
+    records that may train.
+    """
     stock, worlds = one.stock, len(one.worlds) - MARKERS
     items = Records(stock.x[:candidates], stock.y[:candidates], owners(workload, 0)[:candidates])
     population = Records(stock.x[stock.test], stock.y[stock.test], np.full(len(stock.test), -1))
     probes = tuple(
         _probe(name, where, RecordAsk(items, population), ATTACKS[name].signal, workload, worlds)
-        for name, where in AUDIT.items()
+        for name, where in attacks.items()
     )
     vantages: tuple[Vantage, ...] = tuple(dict.fromkeys(probe.vantage for probe in probes))
     return Job(one.scenario, stock, one.worlds, probes, vantages, one.recipes)

@@ -26,8 +26,8 @@ the client it is about; those of the others too; or who takes part.
 
 
 class Signal(NamedTuple):
-    """Three pure, picklable functions, and what they read. `finish` returns float64 [rows, ...]: for a RecordAsk one row
-    for each item and then one for each population record; for other asks one row for each item asked. It raises
+    """Three pure, picklable functions, and what they read. `finish` returns float64 [rows, ...]: for a RecordAsk one
+    row for each item and then one for each population record; for other asks one row for each item asked. It raises
     `NotVisible` when what it needs never came by."""
 
     start: Callable[[Public, Ask], Any]
