@@ -26,6 +26,7 @@ from tests.leaky_worlds import (
     scores,
     signals,
     source_study,
+    sparse_study,
     view,
 )
 
@@ -44,6 +45,9 @@ FLOORS = {
     "update_cosine": 0.97,
     "source_labels": 0.55,
     "fedmia_loss": 0.75,
+    "zero_pattern": 0.9,
+    "zero_pattern_rounds": 0.7,
+    "metadata_only": 0.55,
 }
 FLOOR = 0.85
 
@@ -54,16 +58,19 @@ NEEDS_MODELS_OF_ROUNDS = {
     "canary_product",
     "canary_steepest",
     "gradient_norm",
+    *("confidence_trajectory", "nasr_participant", "zero_pattern_rounds"),
 }
 NEEDS_UPDATES = {
     *("update_cosine", "update_difference", "update_lira", "update_lira_offline", "update_watson"),
     *("fedmia_loss", "fedmia_cosine"),
+    *("owner_loss_series", "owner_trajectory", "update_rmia", "nasr_server", "zero_pattern", "metadata_only"),
     "label_unmixing",
     "canary_update",
 }
 NEEDS_UPDATES_OF_OTHERS = {"fedmia_loss", "fedmia_cosine"}
 NEEDS_OTHERS = {"source_loss", "source_cosine", "source_labels", "taking_part"}
 NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
+OWN_STUDY = dict.fromkeys(("zero_pattern", "zero_pattern_rounds", "metadata_only"), "sparse")
 
 
 @cache
@@ -71,19 +78,24 @@ def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
         return record_study(seed)
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
-    return (studies | {"source": source_study, "client": client_study})[game](seed)
+    return (studies | {"source": source_study, "client": client_study, "sparse": sparse_study})[game](seed)
+
+
+def study_of(attack: Attack) -> Study:
+    """Return worlds in which there is something for the attack to find."""
+    return study(OWN_STUDY.get(attack.name, attack.game))
 
 
 @cache
 def measured(name: str) -> Floats:
-    values = signals(ATTACKS[name], study(ATTACKS[name].game))
+    values = signals(ATTACKS[name], study_of(ATTACKS[name]))
     values.setflags(write=False)
     return values
 
 
 @cache
 def scored(name: str) -> Floats:
-    given = study(ATTACKS[name].game)
+    given = study_of(ATTACKS[name])
     return scores(ATTACKS[name], given, measured(name), given.members)
 
 
@@ -104,7 +116,7 @@ def test_row_says_what_it_is(attack: Attack) -> None:
 
 @ROWS
 def test_signal_can_be_sent_to_a_worker(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     sent = dataclasses.replace(attack, signal=ForkingPickler.loads(ForkingPickler.dumps(attack.signal)))
     few = dataclasses.replace(given, worlds=given.worlds[:1])
     assert signals(sent, few).tobytes() == measured(attack.name)[:1].tobytes()
@@ -112,7 +124,7 @@ def test_signal_can_be_sent_to_a_worker(attack: Attack) -> None:
 
 @ROWS
 def test_signal_has_one_row_for_each_question(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     extra = len(given.ask.population) if isinstance(given.ask, RecordAsk) else 0
     values = measured(attack.name)
     assert values.shape[:2] == (len(given.worlds), given.ask.count + extra)
@@ -121,7 +133,7 @@ def test_signal_has_one_row_for_each_question(attack: Attack) -> None:
 
 @ROWS
 def test_finds_a_planted_leak(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     found = auc(scored(attack.name), given.members)
     assert found >= FLOORS.get(attack.name, FLOOR)
 
@@ -129,7 +141,7 @@ def test_finds_a_planted_leak(attack: Attack) -> None:
 @pytest.mark.parametrize("attack", MANY_QUESTIONS, ids=lambda attack: attack.name)
 def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
     """Fresh coins: the AUC is .5 with a standard deviation of at most .03; 5 of them: one false alarm in 1e6."""
-    given = study(attack.game)
+    given = study_of(attack)
     members = generator(SEED, "null", attack.name).random(given.members.shape) < 0.5
     many = attack.game in ("record", "source")
     spread = 0.03 if many else 0.07  # 960 and 96 scores: more than independent ones would give
@@ -138,7 +150,7 @@ def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
 
 @ROWS
 def test_same_input_same_bytes_and_input_untouched(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     again = signals(attack, given)
     assert again.tobytes() == measured(attack.name).tobytes()
     assert scored(attack.name).tobytes() == scores(attack, given, again, given.members).tobytes()
@@ -147,7 +159,7 @@ def test_same_input_same_bytes_and_input_untouched(attack: Attack) -> None:
 
 @ROWS
 def test_the_targets_own_secret_never_counts(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     flipped = given.members.copy()
     flipped[3] = ~flipped[3]
     after = scores(attack, given, measured(attack.name), flipped, targets=[3])
@@ -168,7 +180,7 @@ def garbled(world: World, vantage: str) -> World:
 @ROWS
 @pytest.mark.parametrize("vantage", ["public", "client:0", "client:1", "client:1+client:2"])
 def test_what_a_vantage_does_not_see_changes_nothing(attack: Attack, vantage: str) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     few = dataclasses.replace(given, worlds=given.worlds[:2])
     other = dataclasses.replace(given, worlds=tuple(garbled(world, vantage) for world in few.worlds))
     assert any(a.arrays is not b.arrays for a, b in zip(few.worlds[0].events, other.worlds[0].events, strict=True))
@@ -193,7 +205,7 @@ def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, rele
             lacking |= ATTACKS.keys() - NEEDS_LABELS_ONLY
     if vantage == "client:0":
         lacking |= NEEDS_UPDATES_OF_OTHERS
-    given = study(attack.game)
+    given = study_of(attack)
     world = dataclasses.replace(given.worlds[0], released=hide(given.worlds[0].released, release))
     result = outcome(attack, dataclasses.replace(given, worlds=(world,)), vantage)
     assert isinstance(result, str) == (attack.name in lacking), result
@@ -201,7 +213,7 @@ def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, rele
 
 @pytest.mark.parametrize("attack", OF_RECORDS, ids=lambda attack: attack.name)
 def test_order_of_the_questions_does_not_matter(attack: Attack) -> None:
-    given = study("record")
+    given = study_of(attack)
     assert isinstance(given.ask, RecordAsk)
     order = np.random.default_rng(2).permutation(given.ask.count)
     items = given.ask.items
@@ -218,7 +230,7 @@ def test_order_of_the_questions_does_not_matter(attack: Attack) -> None:
 @ROWS
 def test_ties_and_empty_sides_give_finite_scores(attack: Attack) -> None:
     """Equal signals, records in every reference or in none, and no more references than the row needs."""
-    given = study(attack.game)
+    given = study_of(attack)
     values = measured(attack.name)[: attack.min_references + 1]
     few = dataclasses.replace(given, worlds=given.worlds[: len(values)])
     members = few.members.copy()
@@ -242,7 +254,7 @@ def test_without_references_or_population_nothing_crashes_unexplained() -> None:
             assert np.isfinite(scores(attack, lonely, signals(attack, lonely), lonely.members)).all()
         except NotVisible:
             silent.add(attack.name)
-    assert silent == {"rmia", "rmia_offline", "attack_p", "quantile"}
+    assert silent == {"rmia", "rmia_offline", "update_rmia", "attack_p", "quantile"}
 
 
 def test_every_row_is_told_when_its_game_is_not_asked() -> None:
@@ -255,7 +267,7 @@ def test_every_row_is_told_when_its_game_is_not_asked() -> None:
 @ROWS
 def test_case_is_not_written_to(attack: Attack) -> None:
     """Frozen arrays raise when written to, so a test that ran on them left them alone."""
-    given = study(attack.game)
+    given = study_of(attack)
     values, items, members = measured(attack.name), given.ask.count, given.members[1:]
     members.setflags(write=False)
     case = Case(
