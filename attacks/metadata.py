@@ -12,7 +12,7 @@ import numpy as np
 from attacks.decide import side_means
 from attacks.gradients import owned_by, record_ask
 from attacks.learned import logistic_log_odds
-from attacks.trajectories import WORLDS, due_rounds, slot_of
+from attacks.trajectories import ROUNDING, WORLDS, due_rounds, slot_of
 from fedsim.attack import Case, Signal
 from fedsim.errors import NotVisible
 from fedsim.transcript import SERVER, Event
@@ -114,6 +114,6 @@ def learned_from_metadata(case: Case) -> Floats:
     usual = side_means(case.references, everywhere)
     apart = case.references - usual
     spread = np.sqrt(side_means(apart**2, everywhere))
-    unit = np.where(spread > 1e-9 * np.abs(usual), spread, np.inf)  # what never varies tells nothing
+    unit = np.where(spread > ROUNDING * np.abs(usual), spread, np.inf)  # what never varies tells nothing
     references, target = np.nan_to_num(apart / unit), np.nan_to_num((case.target - usual) / unit)
     return logistic_log_odds(references, case.members, target, WORLDS, case.rng)

@@ -27,6 +27,8 @@ POINTS = 20
 """A longer series is averaged to so many points before a classifier sees it."""
 SMALLEST_LOSS = 1e-15
 """Below it the log-odds of a confidence are rounding."""
+ROUNDING = 1e-9
+"""A spread this small beside the mean is rounding."""
 WORLDS = 16
 """Reference worlds, drawn at random, that a classifier of few features learns from."""
 
@@ -165,11 +167,33 @@ def points(losses: Floats) -> Floats:
     return np.stack(means, axis=-1)
 
 
+def standing(references: Floats, target: Floats) -> tuple[Floats, Floats]:
+    """Return where each record stood in each slot, in standard deviations from the mean of all records of all
+    references: [r, n, slots x numbers] and [n, slots x numbers] from [r, n, slots, numbers] and [n, slots, numbers].
+
+    A slot in which a record was not seen (NaN) takes its mean standing in those in which it was, and 0, which is no
+    evidence, where there is none: so an owner drawn for few rounds is judged by these.
+    """
+    everybody = references.reshape(-1, *references.shape[2:])
+    everywhere = np.ones(everybody.shape[:2], dtype=np.bool_)
+    mean = side_means(everybody, everywhere)
+    spread = np.sqrt(side_means((everybody - mean) ** 2, everywhere))
+    unit = np.where(spread > ROUNDING * np.abs(mean), spread, np.inf)
+    reference_standing, target_standing = ((values - mean) / unit for values in (references, target))
+    return _carried(reference_standing), _carried(target_standing)
+
+
+def _carried(values: Floats) -> Floats:
+    """Return `values` [..., slots, numbers] with NaN put at the mean over slots, or at 0; slots and numbers as one."""
+    slots = np.moveaxis(values, -2, 0)
+    mean = np.nan_to_num(side_means(slots, np.ones(slots.shape[:2], dtype=np.bool_)))
+    return np.asarray(np.where(np.isnan(values), mean[..., None, :], values).reshape(*values.shape[:-2], -1))
+
+
 def learned_series(case: Case) -> Floats:
     """Return the log-odds [n] of "in" from a logistic regression on the series of confidences of the references."""
-    series = replace(case, target=points(case.target), references=points(case.references))
-    kept = neutral(series)
-    return logistic_log_odds(kept.references, kept.members, kept.target, WORLDS, kept.rng)
+    references, target = standing(points(case.references)[..., None], points(case.target)[..., None])
+    return logistic_log_odds(references, case.members, target, WORLDS, case.rng)
 
 
 def mean_gain(case: Case) -> Floats:

@@ -16,7 +16,7 @@ from torch import Tensor
 from attacks.final import FLOOR, cross_entropy
 from attacks.gradients import comparable, owned_by, record_ask
 from attacks.learned import SHADOW_WORLDS, drawn_worlds, in_order, network_log_odds
-from attacks.trajectories import due_rounds, neutral, points, slot_of
+from attacks.trajectories import due_rounds, points, slot_of, standing
 from fedsim.attack import Case, Signal
 from fedsim.errors import NotVisible
 from fedsim.gradients import Gradients, Outer, norms, record_gradients
@@ -117,13 +117,14 @@ def _watch_all(state: Shown, event: Event) -> Shown:
 
 
 def _stacked(state: Shown, *seen: Mapping[int, Floats]) -> Floats:
-    """Return all that was seen [rows, slots x numbers], side by side; NaN where a slot is empty, and for the
-    population, which nobody is alleged to hold.
+    """Return all that was seen [rows, slots, numbers], side by side; NaN where a slot is empty, and for the population,
+    which nobody is alleged to hold.
     """
     width = next(values.shape[1] for by_slot in seen for values in by_slot.values())
-    unseen = np.full((len(state.ask.items), width), np.nan)
-    items = np.concatenate([by_slot.get(slot, unseen) for by_slot in seen for slot in range(len(state.due))], axis=1)
-    return np.concatenate([items, np.full((len(state.ask.population), items.shape[1]), np.nan)])
+    unseen, slots = np.full((len(state.ask.items), width), np.nan), range(len(state.due))
+    parts = [np.stack([by_slot.get(slot, unseen) for slot in slots], axis=1) for by_slot in seen]
+    items = np.concatenate(parts, axis=2)
+    return np.concatenate([items, np.full((len(state.ask.population), *items.shape[1:]), np.nan)])
 
 
 def _finish_participant(state: Shown, released: Oracle) -> Floats:  # noqa: ARG001 - the broadcasts say it all
@@ -139,7 +140,7 @@ def _finish_server(state: Shown, released: Oracle) -> Floats:  # noqa: ARG001 - 
 
 
 OF_BROADCASTS = Signal(_start, _watch_broadcasts, _finish_participant)
-"""`features` [rows, slots x numbers] of each record under at most five global models, evenly spaced over the run."""
+"""`features` [rows, slots, numbers] of each record under at most five global models, evenly spaced over the run."""
 
 OF_BROADCASTS_AND_REPLIES = Signal(_start, _watch_all, _finish_server)
 """The same, and then the same under the models that the alleged owner sent back in about the same rounds."""
@@ -148,9 +149,9 @@ OF_BROADCASTS_AND_REPLIES = Signal(_start, _watch_all, _finish_server)
 def encoder(case: Case) -> Floats:
     """Return the log-odds [n] of "in" from a small network on all features, learned from at most 8 reference worlds.
 
-    What was not seen is put at the record's mean over the references.
+    What was not seen in a slot is taken from the others, by `standing`.
     """
-    kept = neutral(case)
-    chosen = drawn_worlds(kept, SHADOW_WORLDS)
-    rows, sides = in_order(kept.references[chosen], kept.members[chosen])
-    return network_log_odds(rows[None], sides[None], kept.target, kept.rng, HIDDEN, DECAY)
+    chosen = drawn_worlds(case, SHADOW_WORLDS)
+    references, target = standing(case.references[chosen], case.target)
+    rows, sides = in_order(references, case.members[chosen])
+    return network_log_odds(rows[None], sides[None], target, case.rng, HIDDEN, DECAY)
