@@ -7,16 +7,16 @@ from fedsim.attack import Attack, Input
 
 PUBLIC: frozenset[Input] = frozenset({"labels", "confidences"})
 PARTICIPANT: frozenset[Input] = PUBLIC | {"models"}
-SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "roll"}
+SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "roll", "metadata"}
 
 VIEWS: dict[str, frozenset[Input]] = {
     "public": PUBLIC,
     "participant": PARTICIPANT,
     "server": SERVER,
-    "secagg": SERVER - {"update", "updates"},
+    "secagg": SERVER - {"update", "updates", "metadata"},
 }
-"""What is to be had where: `secagg` is the server under secure aggregation, and the participant is another than the
-client that is asked about.
+"""What is to be had where: `secagg` is the server under secure aggregation with hidden metadata, and the participant is
+another than the client that is asked about.
 """
 
 BLOCKED_BY: dict[Input, str] = {
@@ -26,6 +26,7 @@ BLOCKED_BY: dict[Input, str] = {
     "update": "secagg",
     "updates": "secagg",
     "roll": "",
+    "metadata": "secagg, hidden metadata",
 }
 """What takes an input away from a vantage that would have it. Noise takes nothing away: it makes it worth less."""
 

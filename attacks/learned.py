@@ -36,7 +36,7 @@ def shadow_classifier_per_class(case: Case) -> Floats:
     vector.
     Source: Shokri et al., "Membership inference attacks against machine learning models", IEEE S&P 2017.
     """
-    chosen = _draw(case, SHADOW_WORLDS)
+    chosen = drawn_worlds(case, SHADOW_WORLDS)
     vectors, members, y = case.references[chosen], case.members[chosen], item_labels(case)
     scores = np.zeros(len(y))
     starved = np.ones(len(y), dtype=bool)
@@ -44,9 +44,9 @@ def shadow_classifier_per_class(case: Case) -> Floats:
         rows = y == label
         if min(members[:, rows].sum(), (~members[:, rows]).sum()) >= STARVED:
             starved[rows] = False
-            scores[rows] = _learned(vectors[:, rows], members[:, rows], case.target[rows], case.rng)
+            scores[rows] = network_log_odds(vectors[:, rows], members[:, rows], case.target[rows], case.rng)
     if starved.any():
-        scores[starved] = _learned(
+        scores[starved] = network_log_odds(
             _largest(vectors, LARGEST), members, _largest(case.target[starved], LARGEST), case.rng
         )
     return scores
@@ -58,11 +58,13 @@ def shadow_classifier_top_three(case: Case) -> Floats:
 
     Source: Salem et al., "ML-Leaks", NDSS 2019 (adversary 1).
     """
-    chosen = _draw(case, 1)
-    return _learned(_largest(case.references[chosen], 3), case.members[chosen], _largest(case.target, 3), case.rng)
+    chosen = drawn_worlds(case, 1)
+    return network_log_odds(
+        _largest(case.references[chosen], 3), case.members[chosen], _largest(case.target, 3), case.rng
+    )
 
 
-def _draw(case: Case, worlds: int) -> list[int]:
+def drawn_worlds(case: Case, worlds: int) -> list[int]:
     """Return some reference worlds, by chance."""
     return sorted(case.rng.permutation(len(case.references))[:worlds].tolist())
 
@@ -72,7 +74,14 @@ def _largest(vectors: Floats, count: int) -> Floats:
     return np.asarray(-np.sort(-vectors, axis=-1)[..., :count])
 
 
-def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Generator) -> Floats:
+def network_log_odds(
+    vectors: Floats,
+    members: Bools,
+    target: Floats,
+    rng: np.random.Generator,
+    hidden_units: int = HIDDEN,
+    decay: float = 0.01,
+) -> Floats:
     """Return the log-odds [k] of `target` [k, features], learned from `vectors` [worlds, n, features]; 0 where only one
     side is known.
     """
@@ -82,7 +91,8 @@ def _learned(vectors: Floats, members: Bools, target: Floats, rng: np.random.Gen
 
     if members.all() or not members.any():
         return np.zeros(len(target))
-    network = MLPClassifier((HIDDEN,), solver="lbfgs", alpha=0.01, max_iter=50, random_state=int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    network = MLPClassifier((hidden_units,), solver="lbfgs", alpha=decay, max_iter=50, random_state=seed)
     scale = StandardScaler().fit(vectors.reshape(-1, vectors.shape[-1]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant: it regularises
@@ -123,3 +133,30 @@ def _trees() -> "HistGradientBoostingRegressor":
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     return HistGradientBoostingRegressor(max_iter=40, max_leaf_nodes=15, early_stopping=False, random_state=0)
+
+
+def logistic_log_odds(
+    references: Floats, members: Bools, target: Floats, worlds: int, rng: np.random.Generator
+) -> Floats:
+    """Return the log-odds [n] of `target` [n, features] from a logistic regression, learned on at most `worlds` worlds
+    of `references` [r, n, features], drawn at random; 0 where only one side is known.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    chosen = sorted(rng.permutation(len(references))[:worlds].tolist())
+    rows, sides = in_order(references[chosen], members[chosen])
+    if sides.all() or not sides.any():
+        return np.zeros(len(target))
+    scale = StandardScaler().fit(rows)
+    model = LogisticRegression(max_iter=1000).fit(scale.transform(rows), sides)
+    return np.asarray(model.decision_function(scale.transform(target)), dtype=np.float64)
+
+
+def in_order(vectors: Floats, members: Bools) -> tuple[Floats, Bools]:
+    """Return the vectors [worlds, n, features] as rows, and their sides, sorted: so what is learned from them does not
+    depend, in the last bits, on the order in which the records were asked about.
+    """
+    rows, sides = vectors.reshape(-1, vectors.shape[-1]), members.ravel()
+    order = np.lexsort([sides, *rows.T])
+    return rows[order], sides[order]

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from attacks import decide, learned, lira, rmia
+from attacks import decide, learned, lira, metadata, rmia, trajectories, whitebox
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
@@ -13,6 +13,7 @@ from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
+from attacks.zero_patterns import STILL_FEATURES, STILL_IN_ALL
 from fedsim.attack import Attack
 
 YEOM = (
@@ -81,6 +82,23 @@ KAIROUZ = (
     "Learning 2021"
 )
 KAIROUZ_LINK = "https://arxiv.org/abs/1912.04977"
+GU = (
+    "Gu, Bai, Xu: CS-MIA: membership inference attack based on prediction confidence series in federated learning. "
+    "Journal of Information Security and Applications 2022"
+)
+GU_LINK = "https://doi.org/10.1016/j.jisa.2022.103201"
+ZARI = "Zari, Xu, Neglia: Efficient passive membership inference attack in federated learning. arXiv 2021"
+ZARI_LINK = "https://arxiv.org/abs/2111.00430"
+WHITE_BOX = (
+    "Nasr, Shokri, Houmansadr: Comprehensive privacy analysis of deep learning: passive and active white-box inference "
+    "attacks against centralized and federated learning. IEEE S&P 2019"
+)
+WHITE_BOX_LINK = "https://arxiv.org/abs/1812.00910"
+MELIS = (
+    "Melis, Song, De Cristofaro, Shmatikov: Exploiting unintended feature leakage in collaborative learning. "
+    "IEEE S&P 2019"
+)
+MELIS_LINK = "https://arxiv.org/abs/1805.04049"
 
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
@@ -471,6 +489,127 @@ ATTACKS: dict[str, Attack] = {
         knowledge=NOTHING,
         paper=LI,
         link=LI_LINK,
+    ),
+    "confidence_trajectory": Attack(
+        name="confidence_trajectory",
+        title="Confidences over rounds (CS-MIA)",
+        game="record",
+        signal=LOSS_TRAJECTORY,
+        test=trajectories.learned_series,
+        summary="Learns from reference federations how the confidence in a record's label runs from round to round "
+        "when the record is trained on and when it is not. The whole course counts, where a mean over rounds would "
+        "weigh all of them alike.",
+        knowledge=REFERENCES,
+        paper=GU,
+        link=GU_LINK,
+        min_references=1,
+    ),
+    "owner_loss_series": Attack(
+        name="owner_loss_series",
+        title="Loss of the owner's models",
+        game="record",
+        signal=trajectories.OWNER_LOSSES,
+        test=trajectories.mean_gain,
+        summary="Averages the loss of the record under the models that the alleged owner sent back. They come straight "
+        "from training, before the average with other clients blurs what they have learned.",
+        knowledge=OWNER,
+        paper=ZHU,
+        link=ZHU_LINK,
+    ),
+    "owner_trajectory": Attack(
+        name="owner_trajectory",
+        title="Confidences of the owner's models over rounds",
+        game="record",
+        signal=trajectories.OWNER_LOSSES,
+        test=trajectories.learned_series,
+        summary="Learns from reference federations how the confidence in a record's label runs through the models that "
+        "its owner sends back. It is a white-box attack at the price of one answer a round.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=ZARI,
+        link=ZARI_LINK,
+        min_references=1,
+    ),
+    "update_rmia": Attack(
+        name="update_rmia",
+        title="Relative membership in the owner's models",
+        game="record",
+        signal=trajectories.OWNER_SOFTENED,
+        test=trajectories.relative,
+        summary="Asks against how many public records this record wins under the models that its alleged owner sent "
+        "back: by how much more they like it than the same owner's models in reference federations do. Each public "
+        "record is judged under the models of one of the owners, in turn.",
+        knowledge="Which client is alleged to hold the record, public records that are in no training set, and "
+        "reference federations with known membership of which the clients' models are kept.",
+        paper=ZARIFZADEH,
+        link=ZARIFZADEH_LINK,
+        min_references=1,
+    ),
+    "nasr_participant": Attack(
+        name="nasr_participant",
+        title="White box, global models (Nasr et al.)",
+        game="record",
+        signal=whitebox.OF_BROADCASTS,
+        test=whitebox.encoder,
+        summary="Shows a small network what the global models of up to five rounds do with the record: loss, answers, "
+        "gradient of each layer, what the last layer sees. It learns from up to 8 reference federations, of which "
+        "it knows all members.",
+        knowledge=REFERENCES,
+        paper=WHITE_BOX,
+        link=WHITE_BOX_LINK,
+        min_references=1,
+    ),
+    "nasr_server": Attack(
+        name="nasr_server",
+        title="White box, the owner's models too (Nasr et al.)",
+        game="record",
+        signal=whitebox.OF_BROADCASTS_AND_REPLIES,
+        test=whitebox.encoder,
+        summary="The white-box attack that also looks at the models that the alleged owner sent back in those rounds. "
+        "It learns from up to 8 reference federations, of which it knows all members.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=WHITE_BOX,
+        link=WHITE_BOX_LINK,
+        min_references=1,
+    ),
+    "zero_pattern": Attack(
+        name="zero_pattern",
+        title="Weights that never moved",
+        game="record",
+        signal=STILL_FEATURES,
+        test=decide.lower,
+        summary="Counts the features of a record whose weights in the first layer no update of the alleged owner ever "
+        "moved. Training on the record would have moved them, so one such feature rules it out; where records are "
+        "sparse, this needs no model of anything.",
+        knowledge="The record, and which client is alleged to hold it.",
+        paper=MELIS,
+        link=MELIS_LINK,
+    ),
+    "zero_pattern_rounds": Attack(
+        name="zero_pattern_rounds",
+        title="Weights of the global model that never moved",
+        game="record",
+        signal=STILL_IN_ALL,
+        test=decide.lower,
+        summary="Counts the features of a record whose weights in the first layer of the global model never moved. "
+        "Such a feature rules out that any client trained on the record, and secure aggregation does not hide it.",
+        knowledge="The record alone; not even its label.",
+        paper=MELIS,
+        link=MELIS_LINK,
+    ),
+    "metadata_only": Attack(
+        name="metadata_only",
+        title="What travels in clear",
+        game="record",
+        signal=metadata.METADATA,
+        test=metadata.learned_from_metadata,
+        summary="Looks at no model at all, only at what the alleged owner says and does in clear: its number of "
+        "examples, its training loss, when it takes part and when it drops out. It learns from reference federations "
+        "how these change with the number of records that are in, which says something where a client has few of them.",
+        knowledge="Which client is alleged to hold the record, and what clients say in clear in reference federations "
+        "with known membership.",
+        paper=KAIROUZ,
+        link=KAIROUZ_LINK,
+        min_references=1,
     ),
     "property_loss": Attack(
         name="property_loss",

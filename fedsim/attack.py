@@ -19,9 +19,9 @@ from fedsim.views import Ask, Floats, Oracle, Public
 Bools = NDArray[np.bool_]
 
 
-Input = Literal["labels", "confidences", "models", "update", "updates", "roll"]
+Input = Literal["labels", "confidences", "models", "update", "updates", "roll", "metadata"]
 """What a signal reads: the answers of a model, or only their labels; the global models of several rounds; the update of
-the client it is about; those of the others too; or who takes part.
+the client it is about; those of the others too; who takes part; or what travels in clear beside an update.
 """
 
 

@@ -118,6 +118,24 @@ def record_study(
     return Study(setup, ask, tuple(results))
 
 
+def sparse_study(seed: int, worlds: int = 12, items: int = 80, features: int = 120, classes: int = 4) -> Study:
+    """Return half-split worlds of records with few of many features, whose labels are pure noise."""
+    rng = generator(seed, "sparse records")
+
+    def draw(count: int, owners: bool) -> Records:
+        x = (rng.random((count, features)) < 0.04).astype(np.float32)
+        owner = np.arange(count) % CLIENTS if owners else np.full(count, -1)
+        return Records(x, rng.integers(classes, size=count), owner.astype(np.int64))
+
+    ask, setup = RecordAsk(draw(items, True), draw(60, False)), public(classes)
+    results = []
+    for _ in range(worlds):
+        members = rng.random(items) < 0.5  # coins: how many are in says something about each
+        held = [members & (ask.items.owner == index) for index in range(CLIENTS)]
+        results.append(run(setup, [(ask.items.x[mask], ask.items.y[mask]) for mask in held], features, members))
+    return Study(setup, ask, tuple(results))
+
+
 def property_study(seed: int, worlds: int = 16, size: int = 120) -> Study:
     """Return worlds of two populations in which the label follows another feature for records with the property."""
     rng = generator(seed, "property")

@@ -27,6 +27,7 @@ from tests.leaky_worlds import (
     scores,
     signals,
     source_study,
+    sparse_study,
     view,
 )
 
@@ -45,11 +46,15 @@ FLOORS = {
     "update_cosine": 0.97,
     "source_labels": 0.55,
     "fedmia_loss": 0.75,
+    "zero_pattern": 0.9,
+    "zero_pattern_rounds": 0.7,
+    "metadata_only": 0.55,
 }
 FLOOR = 0.85
 
-SEEN = {"public": PUBLIC, "client:0": PARTICIPANT | {"update"}, "server": SERVER}
+SEEN = {"public": PUBLIC, "client:0": PARTICIPANT | {"update", "metadata"}, "server": SERVER}
 """What there is to read; here some questions are about client 0."""
+OWN_STUDY = dict.fromkeys(("zero_pattern", "zero_pattern_rounds", "metadata_only"), "sparse")
 
 
 @cache
@@ -57,19 +62,24 @@ def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
         return record_study(seed)
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
-    return (studies | {"source": source_study, "client": client_study})[game](seed)
+    return (studies | {"source": source_study, "client": client_study, "sparse": sparse_study})[game](seed)
+
+
+def study_of(attack: Attack) -> Study:
+    """Return worlds in which there is something for the attack to find."""
+    return study(OWN_STUDY.get(attack.name, attack.game))
 
 
 @cache
 def measured(name: str) -> Floats:
-    values = signals(ATTACKS[name], study(ATTACKS[name].game))
+    values = signals(ATTACKS[name], study_of(ATTACKS[name]))
     values.setflags(write=False)
     return values
 
 
 @cache
 def scored(name: str) -> Floats:
-    given = study(ATTACKS[name].game)
+    given = study_of(ATTACKS[name])
     return scores(ATTACKS[name], given, measured(name), given.members)
 
 
@@ -90,7 +100,7 @@ def test_row_says_what_it_is(attack: Attack) -> None:
 
 @ROWS
 def test_signal_can_be_sent_to_a_worker(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     sent = dataclasses.replace(attack, signal=ForkingPickler.loads(ForkingPickler.dumps(attack.signal)))
     few = dataclasses.replace(given, worlds=given.worlds[:1])
     assert signals(sent, few).tobytes() == measured(attack.name)[:1].tobytes()
@@ -98,7 +108,7 @@ def test_signal_can_be_sent_to_a_worker(attack: Attack) -> None:
 
 @ROWS
 def test_signal_has_one_row_for_each_question(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     extra = len(given.ask.population) if isinstance(given.ask, RecordAsk) else 0
     values = measured(attack.name)
     assert values.shape[:2] == (len(given.worlds), given.ask.count + extra)
@@ -107,7 +117,7 @@ def test_signal_has_one_row_for_each_question(attack: Attack) -> None:
 
 @ROWS
 def test_finds_a_planted_leak(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     found = auc(scored(attack.name), given.members)
     assert found >= FLOORS.get(attack.name, FLOOR)
 
@@ -115,7 +125,7 @@ def test_finds_a_planted_leak(attack: Attack) -> None:
 @pytest.mark.parametrize("attack", MANY_QUESTIONS, ids=lambda attack: attack.name)
 def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
     """Fresh coins: the AUC is .5 with a standard deviation of at most .03; 5 of them: one false alarm in 1e6."""
-    given = study(attack.game)
+    given = study_of(attack)
     members = generator(SEED, "null", attack.name).random(given.members.shape) < 0.5
     many = attack.game in ("record", "source")
     spread = 0.03 if many else 0.07  # 960 and 96 scores: more than independent ones would give
@@ -124,7 +134,7 @@ def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
 
 @ROWS
 def test_same_input_same_bytes_and_input_untouched(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     again = signals(attack, given)
     assert again.tobytes() == measured(attack.name).tobytes()
     assert scored(attack.name).tobytes() == scores(attack, given, again, given.members).tobytes()
@@ -133,7 +143,7 @@ def test_same_input_same_bytes_and_input_untouched(attack: Attack) -> None:
 
 @ROWS
 def test_the_targets_own_secret_never_counts(attack: Attack) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     flipped = given.members.copy()
     flipped[3] = ~flipped[3]
     after = scores(attack, given, measured(attack.name), flipped, targets=[3])
@@ -154,7 +164,7 @@ def garbled(world: World, vantage: str) -> World:
 @ROWS
 @pytest.mark.parametrize("vantage", ["public", "client:0", "client:1", "client:1+client:2"])
 def test_what_a_vantage_does_not_see_changes_nothing(attack: Attack, vantage: str) -> None:
-    given = study(attack.game)
+    given = study_of(attack)
     few = dataclasses.replace(given, worlds=given.worlds[:2])
     other = dataclasses.replace(given, worlds=tuple(garbled(world, vantage) for world in few.worlds))
     assert any(a.arrays is not b.arrays for a, b in zip(few.worlds[0].events, other.worlds[0].events, strict=True))
@@ -173,7 +183,7 @@ def outcome(attack: Attack, given: Study, vantage: str) -> bytes | str:
 @pytest.mark.parametrize("vantage", ["public", "client:0", "server"])
 def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, release: str, vantage: str) -> None:
     seen = SEEN[vantage] - ({"confidences"} if (vantage, release) == ("public", "labels") else set())
-    given = study(attack.game)
+    given = study_of(attack)
     world = dataclasses.replace(given.worlds[0], released=hide(given.worlds[0].released, release))
     result = outcome(attack, dataclasses.replace(given, worlds=(world,)), vantage)
     assert isinstance(result, str) == (attack.signal.reads not in seen), result
@@ -181,7 +191,7 @@ def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, rele
 
 @pytest.mark.parametrize("attack", OF_RECORDS, ids=lambda attack: attack.name)
 def test_order_of_the_questions_does_not_matter(attack: Attack) -> None:
-    given = study("record")
+    given = study_of(attack)
     assert isinstance(given.ask, RecordAsk)
     order = np.random.default_rng(2).permutation(given.ask.count)
     items = given.ask.items
@@ -198,7 +208,7 @@ def test_order_of_the_questions_does_not_matter(attack: Attack) -> None:
 @ROWS
 def test_ties_and_empty_sides_give_finite_scores(attack: Attack) -> None:
     """Equal signals, records in every reference or in none, and no more references than the row needs."""
-    given = study(attack.game)
+    given = study_of(attack)
     values = measured(attack.name)[: attack.min_references + 1]
     few = dataclasses.replace(given, worlds=given.worlds[: len(values)])
     members = few.members.copy()
@@ -222,7 +232,7 @@ def test_without_references_or_population_nothing_crashes_unexplained() -> None:
             assert np.isfinite(scores(attack, lonely, signals(attack, lonely), lonely.members)).all()
         except NotVisible:
             silent.add(attack.name)
-    assert silent == {"rmia", "rmia_offline", "attack_p", "quantile"}
+    assert silent == {"rmia", "rmia_offline", "update_rmia", "attack_p", "quantile"}
 
 
 def test_every_row_is_told_when_its_game_is_not_asked() -> None:
@@ -235,7 +245,7 @@ def test_every_row_is_told_when_its_game_is_not_asked() -> None:
 @ROWS
 def test_case_is_not_written_to(attack: Attack) -> None:
     """Frozen arrays raise when written to, so a test that ran on them left them alone."""
-    given = study(attack.game)
+    given = study_of(attack)
     values, items, members = measured(attack.name), given.ask.count, given.members[1:]
     members.setflags(write=False)
     case = Case(
