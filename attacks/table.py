@@ -3,6 +3,7 @@
 from functools import partial
 
 from attacks import decide, learned, lira, rmia
+from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
@@ -81,6 +82,21 @@ KAIROUZ = (
     "Learning 2021"
 )
 KAIROUZ_LINK = "https://arxiv.org/abs/1912.04977"
+ELKORDY = (
+    "Elkordy, Zhang, Ezzeldin, Psounis, Avestimehr: How much privacy does federated learning with secure aggregation "
+    "guarantee? PoPETs 2023"
+)
+ELKORDY_LINK = "https://arxiv.org/abs/2208.02304"
+SO = (
+    "So, Ali, Guler, Jiao, Avestimehr: Securing secure aggregation: mitigating multi-round privacy leakage in "
+    "federated learning. AAAI 2023"
+)
+SO_LINK = "https://arxiv.org/abs/2106.03328"
+LAM = (
+    "Lam, Wei, Brooks, Reddi, Mitzenmacher: Gradient disaggregation: breaking privacy in federated learning by "
+    "reconstructing the user participant matrix. ICML 2021"
+)
+LAM_LINK = "https://arxiv.org/abs/2106.06089"
 
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
@@ -621,6 +637,56 @@ ATTACKS: dict[str, Attack] = {
         knowledge="Nothing; sender and receiver of each message are enough.",
         paper=KAIROUZ,
         link=KAIROUZ_LINK,
+    ),
+    "aggregate_cosine": Attack(
+        name="aggregate_cosine",
+        title="Cosine with the sums of the owner's rounds",
+        game="record",
+        signal=AGGREGATE_COSINE,
+        test=decide.higher,
+        summary="Compares each sum of updates that the alleged owner is in with the direction this record alone would "
+        "have asked for. It is what is left of the update cosine under secure aggregation, diluted by all the others "
+        "in the sum.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=ELKORDY,
+        link=ELKORDY_LINK,
+    ),
+    "smallest_sum": Attack(
+        name="smallest_sum",
+        title="Cosine with the smallest sums",
+        game="record",
+        signal=SMALLEST_SUM,
+        test=decide.higher,
+        summary="Looks above all at the rounds in which drop-outs or sampling left few clients in the sum: a round "
+        "counts by one over their number. The fewer are in it, the less hides the owner.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=ELKORDY,
+        link=ELKORDY_LINK,
+    ),
+    "round_difference": Attack(
+        name="round_difference",
+        title="Difference of two sums",
+        game="record",
+        signal=ROUND_DIFFERENCE,
+        test=decide.higher,
+        summary="Takes two sums in a row that differ only in the alleged owner being in one of them, and subtracts one "
+        "from the other. What is left is the owner's update, up to how far the others' changed in between.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=SO,
+        link=SO_LINK,
+    ),
+    "disaggregated_cosine": Attack(
+        name="disaggregated_cosine",
+        title="Cosine with the disaggregated update",
+        game="record",
+        signal=DISAGGREGATED_COSINE,
+        test=decide.higher,
+        summary="Solves the sums of all rounds, with who was in each, for the mean update of every client, and "
+        "compares the owner's with the direction this record alone would have asked for. It needs clients that come "
+        "and go, and at least as many rounds as there are clients.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=LAM,
+        link=LAM_LINK,
     ),
 }
 """Every attack by name."""

@@ -60,6 +60,7 @@ NEEDS_UPDATES = {
     *("fedmia_loss", "fedmia_cosine"),
     "label_unmixing",
     "canary_update",
+    *("aggregate_cosine", "smallest_sum", "round_difference", "disaggregated_cosine"),
 }
 NEEDS_UPDATES_OF_OTHERS = {"fedmia_loss", "fedmia_cosine"}
 NEEDS_OTHERS = {"source_loss", "source_cosine", "source_labels", "taking_part"}
