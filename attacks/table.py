@@ -5,6 +5,7 @@ from functools import partial
 from attacks import decide, learned, lira, rmia
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
+from attacks.distinguish import ONE_RECORD, TWO_UPDATES
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
 from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_DIFFERENCE
@@ -92,6 +93,11 @@ SO = (
     "federated learning. AAAI 2023"
 )
 SO_LINK = "https://arxiv.org/abs/2106.03328"
+NGO = (
+    "Ngo, Ostman, Durisi, Graell i Amat: Secure aggregation is not private against membership inference attacks. "
+    "ECML PKDD 2024"
+)
+NGO_LINK = "https://arxiv.org/abs/2403.17775"
 LAM = (
     "Lam, Wei, Brooks, Reddi, Mitzenmacher: Gradient disaggregation: breaking privacy in federated learning by "
     "reconstructing the user participant matrix. ICML 2021"
@@ -687,6 +693,34 @@ ATTACKS: dict[str, Attack] = {
         knowledge=f"{OWNER} Who is in a sum, which the messages show.",
         paper=LAM,
         link=LAM_LINK,
+    ),
+    "lda": Attack(
+        name="lda",
+        title="Linear discriminant of two updates",
+        game="distinguish",
+        signal=TWO_UPDATES,
+        test=decide.higher,
+        summary="Works out what the client would have sent with either of its two sets, simulates everybody else, and "
+        "asks with which of the two the sum is likelier. A model has so many parameters that even a crowd does not "
+        "hide which.",
+        knowledge="An auditor's worst case: all the records of both sets, the recipe to train on them, public records "
+        "to simulate other clients with, and who is in a sum. Only the order of the client's batches is unknown; the "
+        "mean of three orders stands for it.",
+        paper=NGO,
+        link=NGO_LINK,
+    ),
+    "one_record": Attack(
+        name="one_record",
+        title="One record of each set",
+        game="distinguish",
+        signal=ONE_RECORD,
+        test=decide.higher,
+        summary="Asks whether the sum points more where one record of the second set would have pulled the model than "
+        "where one of the first would. It is what somebody can do who knows single records, and in a crowd of K the "
+        "trace is about 1/K of the sum.",
+        knowledge="One record of each of the two sets, and who is in a sum.",
+        paper=NGO,
+        link=NGO_LINK,
     ),
 }
 """Every attack by name."""

@@ -52,7 +52,7 @@ class Attack:
 
     name: str
     title: str
-    game: Literal["record", "property", "labels", "canaries", "source", "client"]
+    game: Literal["record", "property", "labels", "canaries", "source", "client", "distinguish"]
     signal: Signal
     test: Test
     summary: str  # what it does, in two sentences a newcomer understands

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.secagg": "grid randomness scenario transcript vectors",
     "fedsim.defences": "game grid mechanisms randomness scenario secagg transcript vectors",
     "fedsim.apps": "canaries data defences dp_sgd game grid models randomness scenario secagg training transcript "
-    "vectors",
+    "vectors views",
     # The engine: what it is given, how it measures, how many are trained at once, how worlds run.
     "fedsim.job": "apps attack game scenario views",
     "fedsim.watch": "apps errors game job release transcript views",

@@ -1,19 +1,22 @@
 """Attacks on the sums that secure aggregation opens, against what they must find in sums made by hand."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from attacks import ATTACKS
 from attacks.aggregates import SKETCH, sketch
+from attacks.distinguish import discriminant, set_of, simulated
 from fedsim.attack import fold
 from fedsim.errors import NotVisible
 from fedsim.transcript import AGGREGATE, AGGREGATOR, SERVER, Event, client, frozen
 from fedsim.vectors import flat, shaped
-from fedsim.views import Floats, Public, RecordAsk, Records, softmax, white_box
-from tests.leaky_worlds import CLIENTS, public
+from fedsim.views import DistinguishAsk, Floats, Public, RecordAsk, Records, softmax, white_box
+from tests.leaky_worlds import CLIENTS, distinguish_study, public
 
 FEATURES, CLASSES = 6, 3
 LIKE = {"layer0.weight": np.zeros((CLASSES, FEATURES)), "layer0.bias": np.zeros(CLASSES)}
@@ -171,3 +174,87 @@ def test_a_sketch_is_linear_and_keeps_lengths() -> None:
         np.testing.assert_allclose(sketch(one + 2 * other), sketch(one) + 2 * sketch(other), atol=1e-9)
         ratio = np.sum(sketch(one) ** 2) / np.sum(one**2)
         assert abs(ratio - 1) <= (1e-12 if size == SKETCH else 5 * np.sqrt(2 / SKETCH))
+
+
+# Which of two updates is in a sum?
+
+
+@pytest.mark.parametrize(("clients", "success"), [(10, 0.991), (100, 0.761), (1000, 0.589)])
+def test_the_discriminant_wins_as_often_as_theory_says(clients: int, success: float) -> None:
+    """Coordinates of everything are standard normal: with d = 100 the sums lie sqrt(2 d / (n - 1)) standard deviations
+    apart, so it is right with probability Phi(half of it). Standard deviations below .008; five of them: one in 1e6.
+    """
+    rng, d, trials = np.random.default_rng(7), 100, 4000
+    right = 0
+    for trial in range(trials):
+        no, yes = rng.standard_normal((2, d))
+        total = (yes if trial % 2 else no) + rng.normal(0, np.sqrt(clients - 1), d)
+        said = discriminant(total, no, yes, np.zeros(d), np.full(d, clients - 1.0))
+        right += (said > 0) == bool(trial % 2)
+    theory = norm.cdf(np.sqrt(2 * d / (clients - 1)) / 2)
+    assert theory == pytest.approx(success, abs=1e-3)
+    assert right / trials == pytest.approx(theory, abs=5 * np.sqrt(theory * (1 - theory) / trials) + 1e-3)
+
+
+def test_the_discriminant_is_the_ratio_of_two_normal_densities() -> None:
+    rng = np.random.default_rng(8)
+    total, no, yes, others = rng.standard_normal((4, 5))
+    variance = rng.uniform(0.1, 2.0, 5)
+    logs = [np.sum(norm.logpdf(total, each + others, np.sqrt(variance))) for each in (no, yes)]
+    assert discriminant(total, no, yes, others, variance) == pytest.approx(logs[1] - logs[0])
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_lda_finds_the_set_in_sums_of_whole_rounds(weighted: bool) -> None:
+    """Updates that are the records themselves, shifted, so that theory gives the success of an attacker who knows mean
+    and spread: Phi(sqrt(2 d / (n - 1)) / 2) = .997 with d = 60 and n = 5. An estimate of both costs a little.
+    """
+    rng, d, n, size = np.random.default_rng(9), 60, 5, 4 if weighted else 1
+    like = {"layer0.weight": np.zeros((1, d))}
+
+    def drawn(owner: NDArray[np.int64]) -> Records:
+        x = rng.normal(3.0, 1.0, (len(owner), d)).astype(np.float32)
+        return Records(x, np.zeros(len(owner), dtype=np.int64), owner)
+
+    def train(arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32], *_: object) -> dict[str, Floats]:
+        return {"layer0.weight": np.asarray(arrays["layer0.weight"], np.float64) + x.mean(axis=0)}
+
+    setup = replace(public(1, rounds=1), clients=n, train=train)
+    right = []
+    for _ in range(60):
+        owner = np.repeat(np.arange(n), size)
+        ask = DistinguishAsk(np.arange(n), drawn(owner), drawn(owner), drawn(np.full(64 * size, -1)))
+        secrets = rng.random(n) < 0.5
+        total = sum((ask.yes if secrets[k] else ask.no).x[owner == k].mean(axis=0, dtype=np.float64) for k in range(n))
+        sent = frozen(like)
+        events = [Event(1, "train", SERVER, client(k), sent, {}) for k in range(n)]
+        mean, weight = frozen({"layer0.weight": total[None] / n}), float(n * size if weighted else n)
+        events.append(Event(1, AGGREGATE, AGGREGATOR, SERVER, mean, {"clients": n, "weight": weight}))
+        found = fold(ATTACKS["lda"].signal, setup, ask, events, white_box(setup, like))
+        right += list((found > 0) == secrets)
+    assert np.mean(right) >= 0.95  # 300 trials at .98 or more: a false alarm in fewer than one in 1e3 of other seeds
+
+
+def test_lda_needs_a_recipe_and_public_records() -> None:
+    study = distinguish_study(0, worlds=1)
+    events = study.worlds[0].events
+    ask = study.ask
+    assert isinstance(ask, DistinguishAsk)
+    nobody = replace(ask, population=set_of(ask.population, 0))
+    for setup, asked in ((replace(study.setup, train=None), ask), (study.setup, nobody)):
+        with pytest.raises(NotVisible, match="recipe and public records"):
+            fold(ATTACKS["lda"].signal, setup, asked, events, study.worlds[0].released)
+
+
+def test_simulated_clients_share_no_record_where_there_are_enough() -> None:
+    rng = np.random.default_rng(10)
+    for records_there, size, count, disjoint in ((640, 10, 64, True), (200, 10, 20, True), (30, 10, 8, False)):
+        public_records = Records(
+            np.arange(records_there, dtype=np.float32)[:, None],
+            np.zeros(records_there, int),
+            np.full(records_there, -1),
+        )
+        sets = simulated(public_records, size, rng)
+        assert [len(each) for each in sets] == [size] * count
+        used = np.concatenate([each.x.ravel() for each in sets])
+        assert (len(np.unique(used)) == len(used)) == disjoint

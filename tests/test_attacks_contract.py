@@ -19,6 +19,7 @@ from tests.leaky_worlds import (
     World,
     canary_study,
     client_study,
+    distinguish_study,
     hide,
     label_study,
     property_study,
@@ -60,6 +61,7 @@ NEEDS_UPDATES = {
     *("fedmia_loss", "fedmia_cosine"),
     "label_unmixing",
     "canary_update",
+    *("lda", "one_record"),
     *("aggregate_cosine", "smallest_sum", "round_difference", "disaggregated_cosine"),
 }
 NEEDS_UPDATES_OF_OTHERS = {"fedmia_loss", "fedmia_cosine"}
@@ -72,7 +74,8 @@ def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
         return record_study(seed)
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
-    return (studies | {"source": source_study, "client": client_study})[game](seed)
+    studies |= {"source": source_study, "client": client_study, "distinguish": distinguish_study}
+    return studies[game](seed)
 
 
 @cache
