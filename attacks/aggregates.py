@@ -92,14 +92,15 @@ class Cosines(NamedTuple):
     before: Group | None = None
 
 
-def _start(public: Public, ask: Ask) -> Cosines:
+def start(public: Public, ask: Ask) -> Cosines:
+    """Return the state before anything was seen; TypeError for an ask about something else than records."""
     asked = record_ask(ask)
     nothing = np.zeros(len(asked.items))
     return Cosines(public, asked, owned_by(asked.items), nothing, nothing)
 
 
-def _add(state: Cosines, group: Group, weight: float) -> Cosines:
-    """Compare the records of the group's members with its sum."""
+def add(state: Cosines, group: Group, weight: float) -> Cosines:
+    """Return the state after the records of a group's members were compared with its sum, at a weight."""
     mine = [state.owned[party] for party in sorted(group.members & state.owned.keys())]
     if not mine:
         return state
@@ -113,7 +114,7 @@ def _add(state: Cosines, group: Group, weight: float) -> Cosines:
 def _step_sums(state: Cosines, event: Event, weight: Callable[[int], float]) -> Cosines:
     rounds, group = follow(state.rounds, event)
     state = state._replace(rounds=rounds)
-    return _add(state, group, weight(len(group.members))) if group and group.members else state
+    return add(state, group, weight(len(group.members))) if group and group.members else state
 
 
 def alike(size: int) -> float:  # noqa: ARG001 - whatever the size
@@ -132,9 +133,9 @@ def _step_differences(state: Cosines, event: Event) -> Cosines:
     if not group or not group.members:
         return state
     if len(group.members) == 1:  # that it differs from nothing needs no second sum
-        return _add(state, group, 1.0)
+        return add(state, group, 1.0)
     found = difference(state.before, group) if state.before else None
-    return (_add(state, found, 1.0) if found else state)._replace(before=group)
+    return (add(state, found, 1.0) if found else state)._replace(before=group)
 
 
 def difference(one: Group, other: Group) -> Group | None:
@@ -149,7 +150,8 @@ def difference(one: Group, other: Group) -> Group | None:
     )
 
 
-def _finish(state: Cosines, released: Oracle, unseen: str) -> Floats:  # noqa: ARG001 - the sums say it all
+def finish(state: Cosines, released: Oracle, unseen: str) -> Floats:  # noqa: ARG001 - the sums say it all
+    """Return the weighted mean cosine of each row; NotVisible, with the reason `unseen`, where there was none."""
     if not state.weight.any():
         raise NotVisible(unseen)
     mean = np.divide(state.total, state.weight, out=np.zeros(len(state.total)), where=state.weight > 0)
@@ -157,16 +159,16 @@ def _finish(state: Cosines, released: Oracle, unseen: str) -> Floats:  # noqa: A
 
 
 NO_SUM = "no sum of updates that a client alleged to hold one of these records is known to be in crossed this vantage"
-AGGREGATE_COSINE = Signal(_start, partial(_step_sums, weight=alike), partial(_finish, unseen=NO_SUM))
+AGGREGATE_COSINE = Signal(start, partial(_step_sums, weight=alike), partial(finish, unseen=NO_SUM))
 """Mean cosine [rows] of a record's gradient with the sums that its alleged owner is in; 0 for an owner that is in none,
 and for the population.
 """
-SMALLEST_SUM = Signal(_start, partial(_step_sums, weight=inverse), partial(_finish, unseen=NO_SUM))
+SMALLEST_SUM = Signal(start, partial(_step_sums, weight=inverse), partial(finish, unseen=NO_SUM))
 """The same mean, in which a round counts by 1 / the number of clients in the sum."""
 ROUND_DIFFERENCE = Signal(
-    _start,
+    start,
     _step_differences,
-    partial(_finish, unseen="no two sums in a row that differ in just one of these clients crossed this vantage"),
+    partial(finish, unseen="no two sums in a row that differ in just one of these clients crossed this vantage"),
 )
 """Mean cosine [rows] of a record's gradient with the differences of two sums in a row of which only one has its alleged
 owner, and with the owner's own updates where they come in clear.

@@ -5,6 +5,7 @@ from functools import partial
 from attacks import decide, learned, lira, rmia
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
+from attacks.collusion import COLLUSION_COSINE
 from attacks.distinguish import ONE_RECORD, TWO_UPDATES
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
@@ -98,6 +99,11 @@ NGO = (
     "ECML PKDD 2024"
 )
 NGO_LINK = "https://arxiv.org/abs/2403.17775"
+BONAWITZ = (
+    "Bonawitz, Ivanov, Kreuter, Marcedone, McMahan et al.: Practical secure aggregation for privacy-preserving machine "
+    "learning. CCS 2017"
+)
+BONAWITZ_LINK = "https://doi.org/10.1145/3133956.3133982"
 LAM = (
     "Lam, Wei, Brooks, Reddi, Mitzenmacher: Gradient disaggregation: breaking privacy in federated learning by "
     "reconstructing the user participant matrix. ICML 2021"
@@ -693,6 +699,19 @@ ATTACKS: dict[str, Attack] = {
         knowledge=f"{OWNER} Who is in a sum, which the messages show.",
         paper=LAM,
         link=LAM_LINK,
+    ),
+    "collusion_cosine": Attack(
+        name="collusion_cosine",
+        title="Cosine with what colluders can open",
+        game="record",
+        signal=COLLUSION_COSINE,
+        test=decide.higher,
+        summary="Lets clients of the vantage take their own updates off the sum, and pool the shares of the others' "
+        "secrets that they hold; where they hold as many as the threshold asks, masks come off and single updates lie "
+        "open. Then it compares what is left of the owner with the direction this record alone would have asked for.",
+        knowledge=f"{OWNER} What the protocol gave to each member of the vantage: name clients in it, with the server.",
+        paper=BONAWITZ,
+        link=BONAWITZ_LINK,
     ),
     "lda": Attack(
         name="lda",

@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.figures": "errors metrics results",
     "fedsim.report": "errors figures metrics results",
     # Plugins: nothing of fedsim but their doors.
-    "attacks": "attack canaries errors gradients metrics randomness transcript vectors views",
+    "attacks": "attack canaries errors gradients metrics randomness secagg transcript vectors views",
     "strategies": "errors scenario",
     # Composition roots: the only rooms that know attacks and strategies by name.
     "fedsim.tables": "attacks strategies audit data errors job scenario_file",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -10,13 +11,19 @@ from scipy.stats import norm
 
 from attacks import ATTACKS
 from attacks.aggregates import SKETCH, sketch
+from attacks.collusion import pooled
 from attacks.distinguish import discriminant, set_of, simulated
 from fedsim.attack import fold
 from fedsim.errors import NotVisible
-from fedsim.transcript import AGGREGATE, AGGREGATOR, SERVER, Event, client, frozen
+from fedsim.secagg.collusion import open_sums
+from fedsim.secagg.crypto import Words
+from fedsim.secagg.flower import SHARES, UPDATE
+from fedsim.secagg.protocol import Settings
+from fedsim.transcript import AGGREGATE, AGGREGATOR, SECRET, SERVER, Event, client, frozen
 from fedsim.vectors import flat, shaped
-from fedsim.views import DistinguishAsk, Floats, Public, RecordAsk, Records, softmax, white_box
+from fedsim.views import DistinguishAsk, Floats, Public, RecordAsk, Records, Vantage, softmax, visible, white_box
 from tests.leaky_worlds import CLIENTS, distinguish_study, public
+from tests.test_secagg_flower import recipe, run
 
 FEATURES, CLASSES = 6, 3
 LIKE = {"layer0.weight": np.zeros((CLASSES, FEATURES)), "layer0.bias": np.zeros(CLASSES)}
@@ -258,3 +265,116 @@ def test_simulated_clients_share_no_record_where_there_are_enough() -> None:
         assert [len(each) for each in sets] == [size] * count
         used = np.concatenate([each.x.ravel() for each in sets])
         assert (len(np.unique(used)) == len(used)) == disjoint
+
+
+# What a server and clients that collude can open of a real masked round.
+
+CODEC = recipe().codec
+LOST = {"nobody": None, "update": 5, "shares": 4}
+"""Who falls silent before it sends what."""
+
+
+def ran(protocol: Literal["masked", "ideal"], settings: Settings, lost: str) -> list[Event]:
+    """Return the events of a run of the protocol over Flower's messages in which a client falls silent."""
+    kinds = {"nobody": (), "update": (UPDATE,), "shares": (SHARES,) if protocol == "masked" else (UPDATE,)}[lost]
+    return run(recipe(protocol, settings), silent=lambda _, kind, party: kind in kinds and party == LOST[lost]).events
+
+
+def opened_by(helpers: Sequence[int], events: Sequence[Event], number: int) -> dict[frozenset[int], Words]:
+    """Return what the server and its helpers open of a round."""
+    vantage = Vantage(frozenset({SERVER, *map(client, helpers)}))
+    seen = [event for event in visible(vantage, events) if event.round == number]
+    useful = [event for event in seen if event.kind != AGGREGATE and (event.facts or event.arrays.keys() == {"masked"})]
+    return open_sums(pooled(tuple(useful)))
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("neighbours", [None, 4])
+def test_colluders_open_what_the_protocol_leaves_and_no_more(lost: str, neighbours: int | None) -> None:
+    """Six clients; on the whole graph four shares give a key back, and on the sparse one three."""
+    settings = Settings(neighbours, 0.6)
+    masked_run, ideal = ran("masked", settings, lost), ran("ideal", settings, lost)
+    plain = {(e.round, e.sender): cast(Words, e.arrays["masked"]) for e in ideal if e.receiver == AGGREGATOR}
+    there = frozenset(range(6)) - {LOST[lost]}
+    threshold = 4 if neighbours is None else 3
+    for number in (1, 2):
+        for helpers in ((), (0,), (0, 1), (0, 2, 3), (0, 1, 2, 3)):
+            found = opened_by(helpers, masked_run, number)
+            assert frozenset().union(*found) == there
+            for group, total in found.items():
+                vectors = [plain[number, client(member)] for member in group]
+                np.testing.assert_array_equal(total, np.sum(vectors, axis=0, dtype=total.dtype))
+            assert all(frozenset({helper}) in found for helper in helpers)
+            if neighbours is None:
+                honest = there - set(helpers)
+                alone = {frozenset({member}) for member in honest}
+                assert set(found) - {frozenset({h}) for h in helpers} == (
+                    alone if len(helpers) >= threshold else {honest}
+                )
+            elif len(helpers) == 4:
+                assert all(len(group) == 1 for group in found)
+
+
+def test_a_letter_that_does_not_open_and_a_seed_that_did_not_come_back_open_nothing() -> None:
+    events = ran("masked", Settings(None, 0.6), "nobody")
+    helpers = (0, 1, 2, 3)
+    seen = [e for e in visible(Vantage(frozenset({SERVER, *map(client, helpers)})), events) if e.round == 1]
+    known = pooled(tuple(e for e in seen if e.kind != AGGREGATE and (e.facts or e.arrays.keys() == {"masked"})))
+    assert len(open_sums(known)) == 6
+    spoiled = {who: bytes(len(letter)) if who == (5, 0) else letter for who, letter in known.letters.items()}
+    assert frozenset({4, 5}) not in open_sums(
+        replace(known, letters=spoiled)
+    )  # 4's key still comes back, and joins them
+    both = {who: bytes(len(letter)) if who[1] == 0 else letter for who, letter in known.letters.items()}
+    assert frozenset({4, 5}) in open_sums(replace(known, letters=both))
+    assert open_sums(replace(known, seeds={})) == {}
+
+
+@pytest.mark.parametrize("protocol", ["masked", "ideal"])
+@pytest.mark.parametrize("helpers", [(), (1,), (1, 3), (0, 1, 2, 3)])
+def test_colluders_compare_records_with_what_is_left(
+    protocol: Literal["masked", "ideal"], helpers: tuple[int, ...]
+) -> None:
+    """A model of the same shape whose gradients are known by hand; the ideal protocol has no shares to pool."""
+    events = ran(protocol, Settings(None, 0.6), "nobody")
+    moved = {}
+    for event in ran("ideal", Settings(None, 0.6), "nobody"):
+        if event.receiver == AGGREGATOR:
+            whole = event.arrays["masked"].astype(np.float64)
+            moved[event.round, event.sender] = (whole[:-1] - CODEC.zero) * CODEC.step
+    rng = np.random.default_rng(11)
+    x, y, owner = rng.standard_normal((12, 4)).astype(np.float32), rng.integers(3, size=12), np.arange(12) % 6
+    nobody = Records(x[:0], y[:0], owner[:0])
+    setup = replace(public(3), clients=6, apply=lambda p, x: x @ p["weight"] + p["bias"])
+    seen = visible(Vantage(frozenset({SERVER, *map(client, helpers)})), events)
+    ask = RecordAsk(Records(x, y, owner), nobody)
+    found = fold(ATTACKS["collusion_cosine"].signal, setup, ask, seen, white_box(setup, {}))
+    models = {event.round: event.arrays for event in events if event.kind == "train"}
+    total, weights = np.zeros(12), np.zeros(12)
+    for number, model in models.items():
+        error = (
+            softmax(x @ np.asarray(model["weight"], np.float64) + np.asarray(model["bias"], np.float64)) - np.eye(3)[y]
+        )
+        slopes = np.stack([np.concatenate([e, np.outer(r, e).ravel()]) for e, r in zip(error, x, strict=True)])
+        for item in range(12):
+            together = {int(owner[item])}
+            if not together & set(helpers) and not (protocol == "masked" and len(helpers) == 4):
+                together = set(range(6)) - set(helpers)
+            update = sum((moved[number, client(member)] for member in together), np.zeros(15))
+            cos = -(slopes[item] @ update) / np.linalg.norm(slopes[item]) / np.linalg.norm(update)
+            total[item] += cos / len(together)
+            weights[item] += 1 / len(together)
+    np.testing.assert_allclose(found, total / weights, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_client_itself_sees_its_secret() -> None:
+    events = ran("masked", Settings(None, 0.6), "nobody")
+    for vantage, expected in (
+        ("server", 0),
+        ("public", 0),
+        ("client:1", 2),
+        ("server+client:1", 2),
+        ("client:1+client:2", 4),
+    ):
+        seen = visible(Vantage(frozenset(vantage.split("+"))), events)
+        assert sum(event.kind == SECRET for event in seen) == expected

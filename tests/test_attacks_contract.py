@@ -62,7 +62,7 @@ NEEDS_UPDATES = {
     "label_unmixing",
     "canary_update",
     *("lda", "one_record"),
-    *("aggregate_cosine", "smallest_sum", "round_difference", "disaggregated_cosine"),
+    *("aggregate_cosine", "smallest_sum", "round_difference", "disaggregated_cosine", "collusion_cosine"),
 }
 NEEDS_UPDATES_OF_OTHERS = {"fedmia_loss", "fedmia_cosine"}
 NEEDS_OTHERS = {"source_loss", "source_cosine", "source_labels", "taking_part"}
