@@ -17,7 +17,6 @@ from fedsim.scenario import (
     CanaryGame,
     CentralPrivacy,
     ClientGame,
-    DistinguishGame,
     DistributedPrivacy,
     EpsilonClaim,
     Federation,
@@ -93,11 +92,6 @@ def bound(scores: Scores, name: str, confidence: float, seed: int) -> Bound | Un
             "What is accounted for in this federation is the content of a client's updates, and this game asks whether "
             "there are any; use canaries of unit client, or central privacy without secure aggregation, with all "
             "clients or Poisson sampling."
-        )
-    if isinstance(scores.audit.audit.game, DistinguishGame):
-        return Unresolved(
-            "What is accounted for is a client that is added or removed, and in this game its data are replaced; use "
-            "canaries of unit client."
         )
     rng = generator(seed, "bound", scores.audit.audit.name, scores.attack, name)
     found, delta = scores.evidence, scores.audit.audit.delta

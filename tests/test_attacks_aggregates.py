@@ -1,7 +1,9 @@
 """Attacks on the sums that secure aggregation opens, against what they must find in sums made by hand."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -15,10 +17,13 @@ from attacks.collusion import pooled
 from attacks.distinguish import discriminant, set_of, simulated
 from fedsim.attack import fold
 from fedsim.errors import NotVisible
+from fedsim.run import execute
+from fedsim.scenario_file import load
 from fedsim.secagg.collusion import open_sums
 from fedsim.secagg.crypto import Words
 from fedsim.secagg.flower import SHARES, UPDATE
 from fedsim.secagg.protocol import Settings
+from fedsim.tables import known, recipes
 from fedsim.transcript import AGGREGATE, AGGREGATOR, SECRET, SERVER, Event, client, frozen
 from fedsim.vectors import flat, shaped
 from fedsim.views import DistinguishAsk, Floats, Public, RecordAsk, Records, Vantage, softmax, visible, white_box
@@ -378,3 +383,52 @@ def test_only_the_client_itself_sees_its_secret() -> None:
     ):
         seen = visible(Vantage(frozenset(vantage.split("+"))), events)
         assert sum(event.kind == SECRET for event in seen) == expected
+
+
+def test_whole_runs_see_through_sums_and_colluders_through_masks(tmp_path: Path) -> None:
+    """What must be found lies far above: both in a sum over four clients, and with the threshold's three of them."""
+    helpers = "server+client:0+client:1+client:2"
+    settings = {
+        "name": "sums",
+        "seed": 1,
+        "data": {"source": "digits", "clients": 4, "candidates": 100, "population": 100, "test": 50},
+        "model": {"name": "softmax"},
+        "federation": {
+            "rounds": 2,
+            "local": {"epochs": 2, "batch_size": 8, "learning_rate": 0.3},
+            "secure_aggregation": {"protocol": "masked", "threshold": 0.6},
+        },
+        "worlds": 6,
+        "audits": [
+            {
+                "name": "sets",
+                "game": {"name": "distinguish"},
+                "vantage": "server",
+                "attacks": ["lda", "one_record"],
+            },
+            {
+                "name": "alone",
+                "vantage": "server",
+                "attacks": ["aggregate_cosine", "collusion_cosine", "update_cosine"],
+            },
+            {"name": "together", "vantage": helpers, "attacks": ["collusion_cosine"]},
+        ],
+        "controls": {"planted_worlds": 0},
+    }
+    path = tmp_path / "sums.yaml"
+    path.write_text(json.dumps(settings))
+    outcome = execute(
+        load(str(path), known=known()),
+        ATTACKS,
+        recipes(),
+        out=tmp_path / "run",
+        engine="lockstep",
+        workers=1,
+        progress=lambda _done, _total, _text: None,
+    )
+    found = {(finding.audit, finding.attack): finding for finding in outcome.record.findings}
+    areas = {name: finding.metrics["auc"].estimate for name, finding in found.items() if finding.metrics}
+    assert cast(float, areas["sets", "lda"]) > 0.9
+    assert found["alone", "update_cosine"].status == "not visible"
+    assert areas["alone", "collusion_cosine"] == pytest.approx(areas["alone", "aggregate_cosine"], abs=0.01)
+    assert cast(float, areas["together", "collusion_cosine"]) > cast(float, areas["alone", "aggregate_cosine"])
