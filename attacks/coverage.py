@@ -7,7 +7,7 @@ from fedsim.attack import Attack, Input
 
 PUBLIC: frozenset[Input] = frozenset({"labels", "confidences"})
 PARTICIPANT: frozenset[Input] = PUBLIC | {"models"}
-SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "roll", "metadata"}
+SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "sum", "sums", "roll", "metadata"}
 
 VIEWS: dict[str, frozenset[Input]] = {
     "public": PUBLIC,
@@ -16,7 +16,7 @@ VIEWS: dict[str, frozenset[Input]] = {
     "secagg": SERVER - {"update", "updates", "metadata"},
 }
 """What is to be had where: `secagg` is the server under secure aggregation with hidden metadata, and the participant is
-another than the client that is asked about.
+another than the client that is asked about. Who takes part changes from round to round.
 """
 
 BLOCKED_BY: dict[Input, str] = {
@@ -25,6 +25,8 @@ BLOCKED_BY: dict[Input, str] = {
     "models": "",
     "update": "secagg",
     "updates": "secagg",
+    "sum": "",
+    "sums": "secagg, the same clients in each round",
     "roll": "",
     "metadata": "secagg, hidden metadata",
 }

@@ -3,7 +3,10 @@
 from functools import partial
 
 from attacks import decide, learned, lira, metadata, rmia, trajectories, whitebox
+from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
+from attacks.collusion import COLLUSION_COSINE
+from attacks.distinguish import ONE_RECORD, TWO_UPDATES
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
 from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_DIFFERENCE
@@ -99,6 +102,31 @@ MELIS = (
     "IEEE S&P 2019"
 )
 MELIS_LINK = "https://arxiv.org/abs/1805.04049"
+ELKORDY = (
+    "Elkordy, Zhang, Ezzeldin, Psounis, Avestimehr: How much privacy does federated learning with secure aggregation "
+    "guarantee? PoPETs 2023"
+)
+ELKORDY_LINK = "https://arxiv.org/abs/2208.02304"
+SO = (
+    "So, Ali, Guler, Jiao, Avestimehr: Securing secure aggregation: mitigating multi-round privacy leakage in "
+    "federated learning. AAAI 2023"
+)
+SO_LINK = "https://arxiv.org/abs/2106.03328"
+NGO = (
+    "Ngo, Ostman, Durisi, Graell i Amat: Secure aggregation is not private against membership inference attacks. "
+    "ECML PKDD 2024"
+)
+NGO_LINK = "https://arxiv.org/abs/2403.17775"
+BONAWITZ = (
+    "Bonawitz, Ivanov, Kreuter, Marcedone, McMahan et al.: Practical secure aggregation for privacy-preserving machine "
+    "learning. CCS 2017"
+)
+BONAWITZ_LINK = "https://doi.org/10.1145/3133956.3133982"
+LAM = (
+    "Lam, Wei, Brooks, Reddi, Mitzenmacher: Gradient disaggregation: breaking privacy in federated learning by "
+    "reconstructing the user participant matrix. ICML 2021"
+)
+LAM_LINK = "https://arxiv.org/abs/2106.06089"
 
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
@@ -760,6 +788,97 @@ ATTACKS: dict[str, Attack] = {
         knowledge="Nothing; sender and receiver of each message are enough.",
         paper=KAIROUZ,
         link=KAIROUZ_LINK,
+    ),
+    "aggregate_cosine": Attack(
+        name="aggregate_cosine",
+        title="Cosine with the sums of the owner's rounds",
+        game="record",
+        signal=AGGREGATE_COSINE,
+        test=decide.higher,
+        summary="Compares each sum of updates that the alleged owner is in with the direction this record alone would "
+        "have asked for. It is what is left of the update cosine under secure aggregation, diluted by all the others "
+        "in the sum.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=ELKORDY,
+        link=ELKORDY_LINK,
+    ),
+    "smallest_sum": Attack(
+        name="smallest_sum",
+        title="Cosine with the smallest sums",
+        game="record",
+        signal=SMALLEST_SUM,
+        test=decide.higher,
+        summary="Looks above all at the rounds in which drop-outs or sampling left few clients in the sum: a round "
+        "counts by one over their number. The fewer are in it, the less hides the owner.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=ELKORDY,
+        link=ELKORDY_LINK,
+    ),
+    "round_difference": Attack(
+        name="round_difference",
+        title="Difference of two sums",
+        game="record",
+        signal=ROUND_DIFFERENCE,
+        test=decide.higher,
+        summary="Takes two sums in a row that differ only in the alleged owner being in one of them, and subtracts one "
+        "from the other. What is left is the owner's update, up to how far the others' changed in between.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=SO,
+        link=SO_LINK,
+    ),
+    "disaggregated_cosine": Attack(
+        name="disaggregated_cosine",
+        title="Cosine with the disaggregated update",
+        game="record",
+        signal=DISAGGREGATED_COSINE,
+        test=decide.higher,
+        summary="Solves the sums of all rounds, with who was in each, for the mean update of every client, and "
+        "compares the owner's with the direction this record alone would have asked for. It needs clients that come "
+        "and go, and at least as many rounds as there are clients.",
+        knowledge=f"{OWNER} Who is in a sum, which the messages show.",
+        paper=LAM,
+        link=LAM_LINK,
+    ),
+    "collusion_cosine": Attack(
+        name="collusion_cosine",
+        title="Cosine with what colluders can open",
+        game="record",
+        signal=COLLUSION_COSINE,
+        test=decide.higher,
+        summary="Lets clients of the vantage take their own updates off the sum, and pool the shares of the others' "
+        "secrets that they hold; where they hold as many as the threshold asks, masks come off and single updates lie "
+        "open. Then it compares what is left of the owner with the direction this record alone would have asked for.",
+        knowledge=f"{OWNER} What the protocol gave to each member of the vantage: name clients in it, with the server.",
+        paper=BONAWITZ,
+        link=BONAWITZ_LINK,
+    ),
+    "lda": Attack(
+        name="lda",
+        title="Linear discriminant of two updates",
+        game="distinguish",
+        signal=TWO_UPDATES,
+        test=decide.higher,
+        summary="Works out what the client would have sent with either of its two sets, simulates everybody else, and "
+        "asks with which of the two the sum is likelier. A model has so many parameters that even a crowd does not "
+        "hide which.",
+        knowledge="An auditor's worst case: all the records of both sets, the recipe to train on them, public records "
+        "to simulate other clients with, and who is in a sum. Only the order of the client's batches is unknown; the "
+        "mean of three orders stands for it.",
+        paper=NGO,
+        link=NGO_LINK,
+    ),
+    "one_record": Attack(
+        name="one_record",
+        title="One record of each set",
+        game="distinguish",
+        signal=ONE_RECORD,
+        test=decide.higher,
+        summary="Asks whether the sum points more where one record of the second set would have pulled the model than "
+        "where one of the first would. It is what somebody can do who knows single records, and in a crowd of K the "
+        "trace is about 1/K of the sum.",
+        knowledge="One record of each of the two sets, and who is in a sum.",
+        paper=NGO,
+        link=NGO_LINK,
     ),
 }
 """Every attack by name."""

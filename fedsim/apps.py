@@ -38,7 +38,8 @@ from fedsim.scenario import RecordPrivacy, Scenario
 from fedsim.secagg.flower import Recipe
 from fedsim.training import Private, Task, Trained, evaluate
 from fedsim.transcript import Arrays, Event
-from fedsim.vectors import flat, shaped
+from fedsim.vectors import Floats, flat, shaped
+from fedsim.views import Train
 
 MEASURED = 5
 """The utility of a world is measured this many times after the start."""
@@ -162,6 +163,30 @@ def local_task(
         memory,
         _private(setup, world, party, number, params),
     )
+
+
+def rehearse(setup: Bench, world: World) -> Train:
+    """Return what anybody can run who knows a world's recipe: its local training, on records of one's own. What mods,
+    FedProx's pull and defences around training change is left out.
+    """
+    model, local, privacy = setup.model(world), world.federation.local, world.federation.privacy
+    device, dtype = setup.x.device, setup.x.dtype
+
+    def train(
+        arrays: Arrays, x: NDArray[np.float32], y: NDArray[np.int64], rng: np.random.Generator
+    ) -> dict[str, Floats]:
+        noise, private = None, None
+        if world.model.dropout:
+            noise = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        if isinstance(privacy, RecordPrivacy):
+            assert privacy.noise_multiplier is not None
+            private = Private(privacy.clipping_norm, privacy.noise_multiplier, rng)
+        params = {name: torch.from_numpy(np.array(array)).to(device, dtype) for name, array in arrays.items()}
+        records, labels = torch.from_numpy(np.array(x)).to(device, dtype), torch.from_numpy(np.array(y)).to(device)
+        task = Task(model, params, records, labels, torch.arange(len(y)), local, rng, noise, private=private)
+        return {name: value.numpy(force=True).astype(np.float64) for name, value in train_alone(task).params.items()}
+
+    return train
 
 
 def _private(setup: Bench, world: World, party: int, number: int, params: Params) -> Private | None:

@@ -19,9 +19,10 @@ from fedsim.views import Ask, Floats, Oracle, Public
 Bools = NDArray[np.bool_]
 
 
-Input = Literal["labels", "confidences", "models", "update", "updates", "roll", "metadata"]
+Input = Literal["labels", "confidences", "models", "update", "updates", "sum", "sums", "roll", "metadata"]
 """What a signal reads: the answers of a model, or only their labels; the global models of several rounds; the update of
-the client it is about; those of the others too; who takes part; or what travels in clear beside an update.
+the client it is about; those of the others too; a sum of updates that it is in, or sums over sets of clients
+that differ; who takes part; or what travels in clear beside an update.
 """
 
 
@@ -59,7 +60,7 @@ class Attack:
 
     name: str
     title: str
-    game: Literal["record", "property", "labels", "canaries", "source", "client"]
+    game: Literal["record", "property", "labels", "canaries", "source", "client", "distinguish"]
     signal: Signal
     test: Test
     summary: str  # what it does, in two sentences a newcomer understands

@@ -411,6 +411,7 @@ GAMES = {
     "canaries": "which of the auditor's canaries took part?",
     "source": "does this client hold this record of the training data?",
     "client": "did this client take part at all?",
+    "distinguish": "which of two known record sets does this client hold?",
 }
 
 

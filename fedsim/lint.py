@@ -235,7 +235,7 @@ def bounds_without_coins(scenario: Scenario) -> Remarks:
     """Lower bounds on epsilon count how often independent coins are guessed."""
     for index, audit in enumerate(scenario.audits):
         if audit.bounds and _asked(audit) is None:
-            text = "a lower bound on epsilon needs a coin flip for each client or record, and this game has none"
+            text = "a lower bound on epsilon needs a coin for the presence of each client or record, and there is none"
             yield Remark(("audits", index, "bounds"), "error", text, "use the game record, client or canaries")
 
 

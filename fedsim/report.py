@@ -75,6 +75,12 @@ GAMES: dict[GameName, Words] = {
         "Does the client hold this record?", "a record that the client named holds", "one that another holds", "record"
     ),
     "client": Words("Did this client take part at all?", "a client that took part", "one that did not", "client"),
+    "distinguish": Words(
+        "Which of two known record sets does this client hold?",
+        "a client that holds the second",
+        "one that holds the first",
+        "client",
+    ),
 }
 CONTROLS = {
     "null": ("Null", "no leak is possible, so the AUC must cover 0.5"),
@@ -347,6 +353,14 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
             f"For each of {candidates:,} records a coin decided whether it was in the training data of a federation "
             f"of {clients} clients. {worlds} such federations (“worlds”) were trained, each with its own coins. "
             "The attacker is asked of each record: was it in? Records that were in are members, the others non-members."
+        )
+    if game["name"] == "distinguish":
+        return (
+            f"The records of each of {game['clients'] or effective['data']['clients']} clients were cut into two sets "
+            f"of equal size and with the same labels. In each of {worlds} federations (“worlds”) a coin decided for "
+            "each client which of the two it trained on. The attacker knows both sets of the clients it is asked "
+            "about, and says which: those with the second set are members, the others non-members. To know both is "
+            "the worst case, as in the definition of differential privacy."
         )
     if game["name"] == "client":
         held = {

@@ -31,7 +31,7 @@ RESULTS = "results.json"
 EVIDENCE = "evidence"
 
 Json = dict[str, Any]
-GameName = Literal["record", "property", "labels", "canaries", "source", "client"]
+GameName = Literal["record", "property", "labels", "canaries", "source", "client", "distinguish"]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 

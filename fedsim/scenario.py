@@ -358,6 +358,16 @@ class ClientGame(Section):
     """
 
 
+class DistinguishGame(Section):
+    """Which of two record sets does each client hold? A coin decides in each world; the two are disjoint, of equal size
+    and with the same labels, and the attacker knows both.
+    """
+
+    name: Literal["distinguish"]
+    clients: Annotated[int, Field(ge=2)] | None = None
+    """Size of the crowd: only the first so many clients take part (default: all). What each holds stays the same."""
+
+
 def _game_name(value: object) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
     return str(name)
@@ -369,7 +379,8 @@ Game = Annotated[
     | Annotated[PropertyGame, Tag("property")]
     | Annotated[LabelGame, Tag("labels")]
     | Annotated[CanaryGame, Tag("canaries")]
-    | Annotated[ClientGame, Tag("client")],
+    | Annotated[ClientGame, Tag("client")]
+    | Annotated[DistinguishGame, Tag("distinguish")],
     Discriminator(_game_name),
 ]
 
@@ -378,8 +389,8 @@ class Audit(Section):
     name: Name
     """What the report calls it."""
     game: Game = "record"
-    """What is secret and asked: record, source, {name: client, ...}, {name: property, ...}, {name: labels, ...} or
-    {name: canaries, ...}.
+    """What is secret and asked: record, source, {name: client, ...}, {name: property, ...}, {name: labels, ...},
+    {name: canaries, ...} or {name: distinguish, ...}.
     """
     vantage: str = "public"
     """Who attacks: public, server, client:K, or several joined by + (collusion)."""

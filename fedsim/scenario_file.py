@@ -21,7 +21,17 @@ import yaml
 
 from fedsim.errors import ScenarioError
 from fedsim.lint import lint
-from fedsim.scenario import Audit, Claim, DifferenceClaim, EpsilonClaim, LabelGame, Option, Plugin, Scenario
+from fedsim.scenario import (
+    Audit,
+    Claim,
+    DifferenceClaim,
+    DistinguishGame,
+    EpsilonClaim,
+    LabelGame,
+    Option,
+    Plugin,
+    Scenario,
+)
 
 FEWEST_PLANTED = 4  # each needs others as references, with the record asked about in some and out of some
 LARGEST_FILE_BYTES = 1_000_000
@@ -591,6 +601,8 @@ def _audit(place: KeyPath, audit: Audit, clients: int, known: Known) -> Iterator
         if asked in vantage.clients:
             message = f"client {asked} knows its own labels; ask about a client outside the vantage (`game.client`)"
             yield _Problem((*place, "vantage"), message)
+    if isinstance(audit.game, DistinguishGame) and (audit.game.clients or 0) > clients:
+        yield _Problem((*place, "game", "clients"), f"got {audit.game.clients}; allowed: 2 to {clients}, data.clients")
     attacks = known.attacks
     fitting = [name for name, its_game in attacks.items() if its_game == game]
     for number, attack in enumerate(audit.attacks):

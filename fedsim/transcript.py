@@ -22,6 +22,8 @@ ABORTED = "abort"
 """What the server notes where secure aggregation gives a round up."""
 MASKED = "masked-reply"
 """What a count of messages calls a client's reply that carries a masked vector in place of a model."""
+SECRET = "secret"
+"""What a client notes for itself, as nobody else sees it: the bytes that its keys of secure aggregation derive from."""
 AGGREGATE = "aggregate"
 """What the server notes when it has learned the sum of the updates of a round, as their mean."""
 
@@ -37,7 +39,7 @@ class Event:
 
     kind: "train" or "evaluate" (the server's broadcast), "train-reply" or "evaluate-reply" (a client's answer),
     "final" (the model after the last round; server to server, or server to public where the release is white-box), and
-    what secure aggregation adds: its own messages (train.secagg_...), `AGGREGATE`, `ABORTED`.
+    what secure aggregation adds: its own messages (train.secagg_...), `AGGREGATE`, `ABORTED`, `SECRET`.
     arrays: model parameters by name, read-only. facts: everything that travelled in clear beside them (number of
     examples, losses, ...).
     """

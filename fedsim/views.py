@@ -97,6 +97,12 @@ class Known(NamedTuple):
     answers: list[tuple[ref[NDArray[np.float32]], Floats]]
 
 
+Train = Callable[
+    [Mapping[str, NDArray[np.generic]], NDArray[np.float32], Ints, np.random.Generator], Mapping[str, Floats]
+]
+"""Local training by the public recipe: (parameters, x [n, ...], y [n], what draws the batches) -> parameters."""
+
+
 @dataclass(frozen=True)
 class Public:
     """What every party knows: the architecture and the training recipe that the server announces."""
@@ -111,6 +117,7 @@ class Public:
     batch_size: int
     learning_rate: float
     optimizer: str
+    train: Train | None = None  # the same recipe, ready to run
     known: list[Known] = field(init=False, repr=False, compare=False, default_factory=list)  # see `query`
 
 
@@ -207,7 +214,23 @@ class ClientAsk:
         return len(self.clients)
 
 
-Ask = RecordAsk | PropertyAsk | LabelAsk | CanaryAsk | SourceAsk | ClientAsk
+@dataclass(frozen=True)
+class DistinguishAsk:
+    """Does each of `clients` [n] hold its set in `yes` or the one in `no`? Both name the client as `owner` of each of
+    their records. `population`: public records.
+    """
+
+    clients: Ints
+    no: Records
+    yes: Records
+    population: Records
+
+    @property
+    def count(self) -> int:
+        return len(self.clients)
+
+
+Ask = RecordAsk | PropertyAsk | LabelAsk | CanaryAsk | SourceAsk | ClientAsk | DistinguishAsk
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:

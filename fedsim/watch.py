@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedsim.apps import Bench, Outcome
+from fedsim.apps import Bench, Outcome, rehearse
 from fedsim.errors import NotVisible, RunError
 from fedsim.game import World
 from fedsim.job import Job, WorldResult
@@ -29,6 +29,7 @@ def public_facts(setup: Bench, world: World) -> Public:
         batch_size=local.batch_size,
         learning_rate=local.learning_rate,
         optimizer=local.optimizer,
+        train=rehearse(setup, world),
     )
 
 

@@ -62,6 +62,7 @@ ATTACKS = {  # name -> (how well members stand out, title, summary)
     "canary_product": (1.5, "Canary, whole movement", "Measures how far the model moved in the direction of a canary."),
     "source_loss": (1.5, "Lowest loss among the clients", "Asks which client's model fits the record best."),
     "client_loss": (1.5, "Loss on a client's records", "Averages the model's loss over records of a client."),
+    "lda": (2.0, "Linear discriminant", "Asks with which of two updates a sum is likelier."),
 }
 
 
@@ -180,6 +181,7 @@ def given_scenario(game: GameName, worlds: int, items: int, **changes: object) -
         "canaries": {"name": "canaries", "unit": "client", "count": 40},
         "source": "source",
         "client": {"name": "client"},
+        "distinguish": {"name": "distinguish"},
     }
     attacks = {
         "record": ("gap", "loss", "lira", "rmia"),
@@ -188,6 +190,7 @@ def given_scenario(game: GameName, worlds: int, items: int, **changes: object) -
         "canaries": ("canary_product",),
         "source": ("source_loss",),
         "client": ("client_loss",),
+        "distinguish": ("lda",),
     }
     first = {"name": "outsider", "game": games[game], "vantage": "public", "attacks": attacks[game]}
     second = {"name": "participant", "vantage": "client:0", "attacks": ("loss_trajectory", "lira", "update_cosine")}
@@ -209,7 +212,8 @@ def run(
 ) -> Results:
     """The record of a made-up run, written with its evidence into `folder`."""
     scenario = given_scenario(game, worlds, items, **changes)
-    asked = {"record": items, "property": 1, "labels": 10, "canaries": 40, "source": items, "client": 9}[game]
+    fixed = {"property": 1, "labels": 10, "canaries": 40, "client": 9, "distinguish": 8}
+    asked = fixed.get(game, items)
     audit = scenario.audits[0]
     findings = [finding(audit.name, "public", name, game, folder, worlds, asked, seed) for name in audit.attacks]
     if game == "record":

@@ -1,6 +1,6 @@
 """Small leaky federations for the tests of attacks: softmax regression, full-batch descent, messages made by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedsim.views import (
     Ask,
     CanaryAsk,
     ClientAsk,
+    DistinguishAsk,
     Floats,
     LabelAsk,
     Oracle,
@@ -241,6 +242,29 @@ def client_study(seed: int, worlds: int = 12, clients: int = 9, each: int = 12, 
         results.append(replace(finished, events=events))
     asked = owner > 0
     return Study(setup, ClientAsk(np.arange(1, clients), Records(x[asked], y[asked], owner[asked])), tuple(results))
+
+
+def distinguish_study(seed: int, worlds: int = 12, each: int = 8, features: int = 60) -> Study:
+    """Return worlds in which every client trains on one of its two sets of records, whose labels are pure noise."""
+    rng = generator(seed, "sets")
+    owner = np.repeat(np.arange(CLIENTS), each)
+
+    def draw(owner: NDArray[np.int64]) -> Records:
+        x = rng.standard_normal((len(owner), features)).astype(np.float32)
+        return Records(x, rng.integers(4, size=len(owner)), owner)
+
+    def train(
+        arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32], y: NDArray[np.int64], _: np.random.Generator
+    ) -> dict[str, Floats]:
+        return _descend(setup, {name: np.asarray(array, np.float64) for name, array in arrays.items()}, x, y)
+
+    setup = replace(public(4), train=train)
+    sides, results = (draw(owner), draw(owner)), []
+    for _ in range(worlds):
+        members = rng.random(CLIENTS) < 0.5
+        held = [(sides[int(secret)], owner == index) for index, secret in enumerate(members)]
+        results.append(run(setup, [(side.x[mask], side.y[mask]) for side, mask in held], features, members))
+    return Study(setup, DistinguishAsk(np.arange(CLIENTS), *sides, draw(np.full(10 * each, -1))), tuple(results))
 
 
 def view(world: World, vantage: str) -> tuple[Event, ...]:

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.secagg": "grid randomness scenario transcript vectors",
     "fedsim.defences": "game grid mechanisms randomness scenario secagg transcript vectors",
     "fedsim.apps": "canaries data defences dp_sgd game grid models randomness scenario secagg training transcript "
-    "vectors",
+    "vectors views",
     # The engine: what it is given, how it measures, how many are trained at once, how worlds run.
     "fedsim.job": "apps attack game scenario views",
     "fedsim.watch": "apps errors game job release transcript views",
@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.figures": "errors metrics results",
     "fedsim.report": "errors figures metrics results",
     # Plugins: nothing of fedsim but their doors.
-    "attacks": "attack canaries errors gradients metrics randomness transcript vectors views",
+    "attacks": "attack canaries errors gradients metrics randomness secagg transcript vectors views",
     "strategies": "errors scenario",
     # Composition roots: the only rooms that know attacks and strategies by name.
     "fedsim.tables": "attacks strategies audit data errors job scenario_file",

@@ -20,6 +20,7 @@ from tests.leaky_worlds import (
     World,
     canary_study,
     client_study,
+    distinguish_study,
     hide,
     label_study,
     property_study,
@@ -52,7 +53,7 @@ FLOORS = {
 }
 FLOOR = 0.85
 
-SEEN = {"public": PUBLIC, "client:0": PARTICIPANT | {"update", "metadata"}, "server": SERVER}
+SEEN = {"public": PUBLIC, "client:0": PARTICIPANT | {"update", "sum", "sums", "metadata"}, "server": SERVER}
 """What there is to read; here some questions are about client 0."""
 OWN_STUDY = dict.fromkeys(("zero_pattern", "zero_pattern_rounds", "metadata_only"), "sparse")
 
@@ -62,7 +63,8 @@ def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
         return record_study(seed)
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
-    return (studies | {"source": source_study, "client": client_study, "sparse": sparse_study})[game](seed)
+    studies |= {"source": source_study, "client": client_study, "distinguish": distinguish_study}
+    return (studies | {"sparse": sparse_study})[game](seed)
 
 
 def study_of(attack: Attack) -> Study:

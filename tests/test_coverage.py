@@ -25,6 +25,7 @@ GAMES: dict[str, Any] = {
     "canaries": {"name": "canaries", "count": 6},
     "source": "source",
     "client": {"name": "client"},
+    "distinguish": {"name": "distinguish"},
 }
 ALLEGED = 3
 """The participant of the matrix is another than the client that is asked about."""
@@ -52,7 +53,7 @@ def statuses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     )
     scenario = worlds.scenario(
         data=SOURCE.get(game, DIGITS),
-        federation={"rounds": 4},
+        federation={"rounds": 8, "clients_per_round": 3},
         audits=audits,
         setups=setups,
         worlds=6,

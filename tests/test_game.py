@@ -9,8 +9,8 @@ from scipy.stats import binomtest, chisquare
 
 from fedsim.errors import ScenarioError
 from fedsim.game import Draw, Exam, asked, asked_from, draw
-from fedsim.scenario import ClientGame, LabelGame, PropertyGame
-from fedsim.views import ClientAsk, LabelAsk, PropertyAsk, RecordAsk, SourceAsk
+from fedsim.scenario import ClientGame, DistinguishGame, LabelGame, PropertyGame
+from fedsim.views import ClientAsk, DistinguishAsk, LabelAsk, PropertyAsk, RecordAsk, SourceAsk
 from tests import worlds
 
 
@@ -345,6 +345,69 @@ def test_client_worlds_that_mean_nothing_are_refused(
     chosen = worlds.scenario(**changes)
     with pytest.raises(ScenarioError, match=words):
         draw(chosen, worlds.pool(chosen), ClientGame(name="client", sample=sample), frozenset(watchers))
+
+
+@pytest.mark.parametrize("crowd", [2, None])
+@pytest.mark.parametrize("watchers", [frozenset[int](), frozenset({1, 4})])
+def test_each_client_of_a_crowd_trains_on_one_of_two_like_sets(crowd: int | None, watchers: frozenset[int]) -> None:
+    chosen = worlds.scenario(data={"clients": 6, "candidates": 120, "background": 60}, worlds=12)
+    pool = worlds.pool(chosen)
+    drawn = draw(chosen, pool, DistinguishGame(name="distinguish", clients=crowd), watchers)
+    main, there = _exam(drawn, "main"), sorted({*range(crowd or 6), *watchers})
+    ask = main.ask
+    assert isinstance(ask, DistinguishAsk)
+    assert list(ask.clients) == list(main.owner) == [each for each in there if each not in watchers]
+    private = np.concatenate([pool.candidates, pool.background])
+    for place, each in enumerate(ask.clients):
+        own = [(side.x[side.owner == each], side.y[side.owner == each]) for side in (ask.no, ask.yes)]
+        assert sorted(own[0][1]) == sorted(own[1][1])
+        no, yes = (sorted(map(bytes, x)) for x, _ in own)
+        assert not set(no) & set(yes)
+        held = np.bincount(pool.y[private[pool.owner[private] == each]])
+        assert len(no) == len(yes) == (held // 2).sum()
+        for number, secrets in zip(main.worlds, main.members, strict=True):
+            assert sorted(map(bytes, pool.x[drawn.worlds[number].rows[each]])) == (yes if secrets[place] else no)
+    for number in main.worlds:
+        assert [each for each, rows in enumerate(drawn.worlds[number].rows) if len(rows)] == there
+    assert main.members.any(axis=0).all()
+    assert not main.members.all(axis=0).any()
+    assert not (main.members == _exam(drawn, "null").members).all()
+    planted = _exam(drawn, "planted")
+    assert isinstance(planted.ask, DistinguishAsk)
+    assert not set(planted.ask.clients) & watchers
+    for number, secrets in zip(planted.worlds, planted.members, strict=True):
+        for each, secret in zip(planted.ask.clients, secrets, strict=True):
+            side = planted.ask.yes if secret else planted.ask.no
+            trained = sorted(map(bytes, pool.x[drawn.worlds[number].rows[each]]))
+            assert trained == sorted(map(bytes, side.x[side.owner == each]))
+
+
+def test_crowds_of_any_size_hold_the_same_sets() -> None:
+    chosen = worlds.scenario(data={"clients": 12, "candidates": 240})
+    pool = worlds.pool(chosen)
+    exams = [
+        _exam(draw(chosen, pool, DistinguishGame(name="distinguish", clients=size), frozenset()), "main")
+        for size in (3, 12)
+    ]
+    asks = [exam.ask for exam in exams if isinstance(exam.ask, DistinguishAsk)]
+    assert [ask.count for ask in asks] == [3, 8]
+    assert [exam.new_items for exam in exams] == [False, True]
+    for side in ("no", "yes"):
+        few, many = (getattr(ask, side) for ask in asks)
+        np.testing.assert_array_equal(few.x, many.x[many.owner < 3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "watchers", "words"),
+    [
+        ({"data": {"candidates": 12}}, [], r"no two records of client \d have the same label"),
+        ({"data": {"clients": 2}}, [0, 1], "all 2 clients of the crowd belong to a vantage"),
+    ],
+)
+def test_sets_that_cannot_be_drawn_are_refused(changes: dict[str, Any], watchers: list[int], words: str) -> None:
+    chosen = worlds.scenario(**changes)
+    with pytest.raises(ScenarioError, match=words):
+        draw(chosen, worlds.pool(chosen), DistinguishGame(name="distinguish"), frozenset(watchers))
 
 
 def test_a_vantage_has_no_say_about_records_alleged_to_be_its_own() -> None:

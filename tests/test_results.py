@@ -44,7 +44,7 @@ def record(folder: Path) -> Results:
     return read(folder)
 
 
-@pytest.mark.parametrize("game", ["record", "property", "labels", "canaries", "source", "client"])
+@pytest.mark.parametrize("game", ["record", "property", "labels", "canaries", "source", "client", "distinguish"])
 def test_what_is_written_is_read_back(game: str, tmp_path: Path) -> None:
     record = run(tmp_path, game)  # type: ignore[arg-type]
     assert read(tmp_path) == record

@@ -129,6 +129,12 @@ STRUCTURE = {
         ":7: audits.0.game.column",
         ("keys here are name, client",),
     ),
+    "more clients in a crowd than there are": Bad(
+        "attacks: [loss",
+        "game: {name: distinguish, clients: 99}\n    attacks: [two_sets",
+        ":7: audits.0.game.clients",
+        ("got 99", "allowed: 2 to"),
+    ),
     "half a game": Bad(
         "attacks:", "game: {name: property, column: x}\n    attacks:", ":7: audits.0.game.value", ("is missing", "text")
     ),

@@ -222,6 +222,17 @@ def mask_key(settings: Settings, secret: bytes, *names: str | int) -> bytes:
     return folded + bytes(KEY_BYTES - 4)
 
 
+def letter_share(
+    encryption: bytes, theirs: bytes, number: int, sender: int, receiver: int, letter: bytes
+) -> bytes | None:
+    """Return the share [33 bytes] of the sender's masking key in a letter, to whoever has the receiver's private key
+    `encryption` and the sender's public one; None where the letter is not for them.
+    """
+    [agreed] = _agree(encryption, [theirs])
+    text = unseal(_letter_key(agreed, number, sender, receiver), letter, _associated(number, sender, receiver))
+    return None if text is None else text[SHARE_BYTES : 2 * SHARE_BYTES]
+
+
 def _expect(state: State, stage: Stage, number: int) -> None:
     if (state["stage"], state["round"]) != (stage, number):
         raise Refused(

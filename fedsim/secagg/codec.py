@@ -14,12 +14,15 @@ class Codec(NamedTuple):
     """encode(update float64 [d], weight, rng) -> unsigned integers [d] of `modulus_bits` bits.
 
     decode(total [d], survivors, total weight) -> the weighted mean update float64 [d], from the sum of what that many
-    clients encoded. modulus_bits: 32 or 64.
+    clients encoded. modulus_bits: 32 or 64. zero, step: a coordinate of that sum is survivors x zero + the sum of
+    weight x update / step; step 0: it is something else.
     """
 
     encode: Callable[[Floats, float, np.random.Generator], Words]
     decode: Callable[[Words, int, float], Floats]
     modulus_bits: int
+    zero: int = 0
+    step: float = 0.0
 
 
 def fixed_point(quantisation: Quantisation, clients: int, largest_weight: int | None) -> Codec:
@@ -58,7 +61,7 @@ def fixed_point(quantisation: Quantisation, clients: int, largest_weight: int | 
         centred *= (largest_weight or 1) / (scale * total_weight)
         return centred
 
-    return Codec(encode, decode, bits)
+    return Codec(encode, decode, bits, steps, (largest_weight or 1) / scale)
 
 
 def _words(whole: Floats, bits: int) -> Words:

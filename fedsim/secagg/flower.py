@@ -32,7 +32,7 @@ from fedsim.secagg.protocol import (
     UnmaskRequest,
     UpdateRequest,
 )
-from fedsim.transcript import ABORTED, AGGREGATE, AGGREGATOR, SERVER, Arrays, Fact
+from fedsim.transcript import ABORTED, AGGREGATE, AGGREGATOR, SECRET, SERVER, Arrays, Fact
 from fedsim.transcript import client as party_name
 from fedsim.vectors import Floats, flat, shaped
 
@@ -183,7 +183,8 @@ def secure_round(recipe: Recipe, chance: Chance, messages: list[Message], wire: 
     aborted or nobody was invited.
 
     messages: one for each client invited. The wire is told what the server learns: `AGGREGATE`, the mean update by
-    name, with the number of clients and the weight in it; or `ABORTED`, with the reason.
+    name, with the number of clients and the weight in it and what its integers mean; or `ABORTED`, with the reason. And
+    of the secret of each client, which only that client sees.
     """
     if not messages:
         return None
@@ -202,6 +203,8 @@ def secure_round(recipe: Recipe, chance: Chance, messages: list[Message], wire: 
     mean = recipe.codec.decode(total, len(survivors), weight)
     author = AGGREGATOR if recipe.protocol == "ideal" else SERVER
     facts: dict[str, Fact] = {"clients": len(survivors), "weight": weight}
+    if recipe.codec.step:
+        facts |= {"zero": recipe.codec.zero, "step": recipe.codec.step}
     wire.note(AGGREGATE, author, SERVER, shaped(mean, arrays_of(messages[0])), facts)
     return Opened(mean, weight, len(survivors))
 
@@ -251,7 +254,10 @@ def _masked_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message], 
         sent = [_beside(invited[member], kind, request) for member, request in requests.items()]
         return {wire.roster[reply.metadata.src_node_id]: reply for reply in wire.exchange(sent)}
 
-    answers = ask(KEYS, server.invite(number, sorted(invited)))
+    requests = server.invite(number, sorted(invited))
+    for member in requests:
+        wire.note(SECRET, party_name(member), party_name(member), {}, {"entropy": chance.entropy(member)})
+    answers = ask(KEYS, requests)
     keys = {member: cast(Keys, _protocol(reply)) for member, reply in answers.items()}
     hashes = _hashes(recipe, invited)
     under_way, for_shares = server.ask_shares(recipe.settings, number, len(invited), keys, hashes, chance.graph(number))
