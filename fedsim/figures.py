@@ -36,6 +36,7 @@ UNITS: tuple[Literal["client", "record"], ...] = ("client", "record")
 OBSERVERS: tuple[Literal["server", "participant", "public"], ...] = ("server", "participant", "public")
 LINES = ("#1f4e8c", "#c2571a", "#2a7f62", "#8b3a86", "#59626d", "#a67c00", "#2f93bd", "#7a3b1d")
 DASHES = ("-", "--", "-.", ":")
+CURVES = 12  # in one figure
 WIDTH = 5.3  # inches; half of the page's column, so that text keeps its size on a phone
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -338,14 +339,17 @@ def _say(axes: "Axes", row: int, text: str, bold: bool = False) -> None:
 
 
 def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:
-    """ROC curves of an audit that has any, on logarithmic axes, each a staircase through the attainable points."""
+    """ROC curves of an audit that has any, on logarithmic axes, each a staircase through the attainable points; no more
+    than the eye can tell apart, largest areas first.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter
 
-    figure = Figure(figsize=(WIDTH, 5.0), layout="constrained")
-    axes = figure.add_subplot()
     findings = [finding for finding in record.findings if finding.audit == audit and has_curve(finding)]
     findings.sort(key=lambda finding: -(finding.metrics["auc"].estimate or 0.0))
+    findings, more = findings[:CURVES], len(findings[CURVES:])
+    figure = Figure(figsize=(WIDTH, 4.2 + 0.1 * len(findings)), layout="constrained")
+    axes = figure.add_subplot()
     floor, words = 1.0, []
     for index, finding in enumerate(findings):
         curve = _roc(finding, folder)
@@ -365,6 +369,8 @@ def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:
         )
         words.append(finding.attack if area is None else f"{finding.attack} with AUC {area:.3f}")
     axes.plot([1e-9, 1], [1e-9, 1], color=MUTED, linestyle="--", linewidth=1, label="guessing (AUC 0.500)")
+    if more:
+        axes.plot([], [], linestyle="", label=f"{more} more with smaller areas, not drawn")
     axes.set_xlabel("False-positive rate: non-members accused")
     axes.set_ylabel("True-positive rate: members found")
     axes.set_xscale("log")
@@ -377,6 +383,7 @@ def roc_curves(record: Results, audit: str, folder: Path) -> Drawing:
     axes.grid(color=RULE, linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=2)
     axes.set_title(_short(f"{audit} ({findings[0].vantage})", 48))
+    words += [f"{more} more with smaller areas, not drawn"] if more else []
     text = f"ROC curves on logarithmic axes, audit {audit}: {'; '.join(words)}."
     return Drawing(f"ROC curves of {audit}", text, figure)
 
