@@ -541,6 +541,8 @@ def _show_results(record: "Results", folder: Path) -> None:
             audit = finding.audit
             table.add_section()
             table.add_row(f"{audit} ({finding.vantage})")
+            if finding.adversary:
+                table.add_row(f" {finding.adversary}")
         metrics = finding.metrics
         cells = (_range(metrics.get("auc")), _range(metrics.get("tpr@fpr=0.01")))
         table.add_row(f"  {finding.attack}", *cells, _status(finding))
@@ -560,6 +562,10 @@ def _show_results(record: "Results", folder: Path) -> None:
         typer.echo(f"Accuracy  {accuracy}{where}")
         if setup.aborted:
             typer.echo(f"          {setup.aborted} of {setup.tried} rounds were given up by secure aggregation{where}")
+    for audit, finding in {each.audit: each for each in record.findings}.items():
+        if finding.cost is not None:
+            cost = finding.cost.reason or f"test accuracy lower by {_range(finding.cost)}"
+            typer.echo(_paragraph(f"{audit}, {finding.adversary}: {cost}", "Cost      "))
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
 

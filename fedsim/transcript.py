@@ -22,6 +22,8 @@ ABORTED = "abort"
 """What the server notes where secure aggregation gives a round up."""
 MASKED = "masked-reply"
 """What a count of messages calls a client's reply that carries a masked vector in place of a model."""
+ACT = "act"
+"""What an adversary notes for itself in a round in which it acts: whom or what it aims at."""
 AGGREGATE = "aggregate"
 """What the server notes when it has learned the sum of the updates of a round, as their mean."""
 

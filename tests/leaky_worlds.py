@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedsim.attack import Attack, Bools, fold, score
 from fedsim.canaries import Canaries, direction
 from fedsim.randomness import generator
-from fedsim.transcript import SERVER, Event, client, frozen
+from fedsim.transcript import ACT, SERVER, Event, client, frozen
 from fedsim.vectors import shaped
 from fedsim.views import (
     Answer,
@@ -63,6 +63,8 @@ def run(setup: Public, parties: Sequence[Party], features: int, members: Bools) 
     events = []
     for number in range(1, setup.rounds + 1):
         broadcast, replies = frozen(model), []
+        aims = {"victim": (number - 1) % CLIENTS, "group": 0, "groups": 1}  # what an active server would note
+        events.append(Event(number, ACT, SERVER, SERVER, broadcast, aims))
         events += [Event(number, "train", SERVER, client(index), broadcast, {}) for index in range(len(parties))]
         for index, (x, y) in enumerate(parties):
             replies.append(_descend(setup, model, x, y))

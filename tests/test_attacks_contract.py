@@ -61,8 +61,10 @@ NEEDS_UPDATES = {
     "label_unmixing",
     "canary_update",
 }
+NEEDS_UPDATES |= {"owner_loss", "owner_lira"}
 NEEDS_UPDATES_OF_OTHERS = {"fedmia_loss", "fedmia_cosine"}
 NEEDS_OTHERS = {"source_loss", "source_cosine", "source_labels", "taking_part"}
+NEEDS_OTHERS |= {"ascent_recovery", "ascent_lira", "inconsistency_cosine", "canary_gradient"}  # a server's notes
 NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 
 
