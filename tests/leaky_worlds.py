@@ -63,8 +63,6 @@ def run(setup: Public, parties: Sequence[Party], features: int, members: Bools) 
     events = []
     for number in range(1, setup.rounds + 1):
         broadcast, replies = frozen(model), []
-        aims = {"victim": (number - 1) % CLIENTS, "group": 0, "groups": 1}  # what an active server would note
-        events.append(Event(number, ACT, SERVER, SERVER, broadcast, aims))
         events += [Event(number, "train", SERVER, client(index), broadcast, {}) for index in range(len(parties))]
         for index, (x, y) in enumerate(parties):
             replies.append(_descend(setup, model, x, y))
@@ -118,6 +116,21 @@ def record_study(
         held = [members & (ask.items.owner == index) for index in range(CLIENTS)]
         results.append(run(setup, [(ask.items.x[mask], ask.items.y[mask]) for mask in held], features, members))
     return Study(setup, ask, tuple(results))
+
+
+def noted(given: Study) -> Study:
+    """Return the same worlds with what an active server would note at the start of each round: whom it singles out."""
+
+    def with_notes(world: World) -> World:
+        events: list[Event] = []
+        for event in world.events:
+            if event.kind == "train" and (not events or event.round != events[-1].round):
+                aims = {"victim": (event.round - 1) % CLIENTS, "group": 0, "groups": 1}
+                events.append(Event(event.round, ACT, SERVER, SERVER, event.arrays, aims))
+            events.append(event)
+        return replace(world, events=tuple(events))
+
+    return replace(given, worlds=tuple(with_notes(world) for world in given.worlds))
 
 
 def property_study(seed: int, worlds: int = 16, size: int = 120) -> Study:

@@ -21,6 +21,7 @@ from tests.leaky_worlds import (
     client_study,
     hide,
     label_study,
+    noted,
     property_study,
     record_study,
     scores,
@@ -71,7 +72,7 @@ NEEDS_LABELS_ONLY = {"gap", "label_only", "property_threshold"}
 @cache
 def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
-        return record_study(seed)
+        return noted(record_study(seed))
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
     return (studies | {"source": source_study, "client": client_study})[game](seed)
 
