@@ -16,8 +16,10 @@ from fedsim.engine import run_world, run_worlds
 from fedsim.errors import ScenarioError
 from fedsim.game import Actor, World, acting, draw, with_adversary
 from fedsim.job import Job, Probe, WorldResult
+from fedsim.judge import utility_cost
 from fedsim.models import build
 from fedsim.prepare import prepare
+from fedsim.report import render
 from fedsim.scenario import (
     Adversary,
     CanaryGradient,
@@ -34,6 +36,7 @@ from fedsim.training import Task, train
 from fedsim.transcript import ACT, AGGREGATE, SERVER, Event, client, frozen
 from fedsim.vectors import flat
 from fedsim.views import RecordAsk, Records, groups_of, parse_vantage, white_box
+from tests import fakes
 from tests.leaky_worlds import public
 from tests.worlds import job, pool, scenario, setup
 
@@ -442,3 +445,27 @@ def test_audits_share_worlds_exactly_where_all_is_alike(tmp_path: Path) -> None:
             assert world.name == bare.name
             assert (world.adversary is None) == (trial.adversary is None)
             assert all((a == b).all() for a, b in zip(world.rows, bare.rows, strict=True))
+
+
+# What it costs
+
+
+def test_the_cost_is_the_accuracy_lost_world_by_world(tmp_path: Path) -> None:
+    """Differences of .1, .2 and .3: a mean of .2, give or take t(.975, 2) sqrt(.01 / 3)."""
+
+    def left(*accuracies: float) -> dict[int, WorldResult]:
+        return {
+            w: WorldResult({}, {}, np.array([[0.0, 0, 0, 0], [1, 0, accuracy, 0]]), "", "", {})
+            for w, accuracy in enumerate(accuracies)
+        }
+
+    cost = utility_cost(np.arange(3), left(0.5, 0.6, 0.7), left(0.6, 0.8, 1.0))
+    assert cost.estimate == pytest.approx(0.2)
+    assert cost.high == pytest.approx(0.2 + 4.302653 * np.sqrt(0.01 / 3), rel=1e-6)
+    assert "no audit attacks the same worlds" in str(utility_cost(np.arange(3), left(0.5, 0.6, 0.7), None).reason)
+    record = fakes.run(tmp_path)
+    acted = [dataclasses.replace(each, adversary="isolation by server", cost=cost) for each in record.findings]
+    page = render(dataclasses.replace(record, findings=tuple(acted)), tmp_path)
+    assert "isolation by server" in page
+    assert "its cost: test accuracy lower by" in page
+    assert "its cost" not in render(record, tmp_path)
