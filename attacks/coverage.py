@@ -6,8 +6,8 @@ from attacks.table import ATTACKS
 from fedsim.attack import Attack, Input
 
 PUBLIC: frozenset[Input] = frozenset({"labels", "confidences"})
-PARTICIPANT: frozenset[Input] = PUBLIC | {"models"}
-SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "sum", "sums", "roll", "metadata"}
+PARTICIPANT: frozenset[Input] = PUBLIC | {"models", "ascent"}
+SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "sum", "sums", "roll", "metadata", "inconsistency"}
 
 VIEWS: dict[str, frozenset[Input]] = {
     "public": PUBLIC,
@@ -26,9 +26,11 @@ BLOCKED_BY: dict[Input, str] = {
     "update": "secagg",
     "updates": "secagg",
     "sum": "",
-    "sums": "secagg, the same clients in each round",
+    "sums": "secagg, equal cohorts",
     "roll": "",
-    "metadata": "secagg, hidden metadata",
+    "ascent": "",
+    "inconsistency": "consistency check",
+    "metadata": "hidden metadata",
 }
 """What takes an input away from a vantage that would have it. Noise takes nothing away: it makes it worth less."""
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 from attacks import decide, learned, lira, metadata, rmia, trajectories, whitebox
+from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, OWNER_LOSS, OWNER_MARGIN, SINGLED_OUT_COSINE
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.collusion import COLLUSION_COSINE
@@ -127,6 +128,10 @@ LAM = (
     "reconstructing the user participant matrix. ICML 2021"
 )
 LAM_LINK = "https://arxiv.org/abs/2106.06089"
+PASQUINI = (
+    "Pasquini, Francati, Ateniese: Eluding secure aggregation in federated learning via model inconsistency. CCS 2022"
+)
+PASQUINI_LINK = "https://arxiv.org/abs/2111.07380"
 
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
@@ -879,6 +884,81 @@ ATTACKS: dict[str, Attack] = {
         knowledge="One record of each of the two sets, and who is in a sum.",
         paper=NGO,
         link=NGO_LINK,
+    ),
+    # Against the acts of an adversary; the model of a record's owner also speaks where nobody acts.
+    "ascent_recovery": Attack(
+        name="ascent_recovery",
+        title="Recovery from gradient ascent",
+        game="record",
+        signal=ASCENT_RECOVERY,
+        test=decide.higher,
+        summary="Asks how the loss on a record stands after the adversary has pushed the model up it and the others "
+        "have answered, against before. Whoever trains on the record pulls it down again.",
+        knowledge="An audit whose adversary is gradient_ascent, and the records it pushes against.",
+        paper=WHITE_BOX,
+        link=WHITE_BOX_LINK,
+    ),
+    "ascent_lira": Attack(
+        name="ascent_lira",
+        title="Recovery from gradient ascent, likelihood ratio",
+        game="record",
+        signal=ASCENT_RECOVERY,
+        test=partial(lira.online, spread="auto"),
+        summary="Asks which explains the recovery from gradient ascent better: federations that trained on the record "
+        "or federations that did not. Each record has its own two bell curves.",
+        knowledge="An audit whose adversary is gradient_ascent, and reference federations in which the same was done.",
+        paper=WHITE_BOX,
+        link=WHITE_BOX_LINK,
+        min_references=2,
+    ),
+    "owner_loss": Attack(
+        name="owner_loss",
+        title="Loss of the owner's model",
+        game="record",
+        signal=OWNER_LOSS,
+        test=decide.lower,
+        summary="Says that the records were in training on which the model that their owner sent last errs least. A "
+        "server that isolates the owner (adversary isolation) keeps all other clients from washing that out.",
+        knowledge=OWNER,
+        paper=WHITE_BOX,
+        link=WHITE_BOX_LINK,
+    ),
+    "owner_lira": Attack(
+        name="owner_lira",
+        title="Likelihood ratio of the owner's model",
+        game="record",
+        signal=OWNER_MARGIN,
+        test=partial(lira.online, spread="auto"),
+        summary="The likelihood-ratio attack on the model that the record's owner sent last. A server that isolates "
+        "the owner (adversary isolation) keeps all other clients from washing that out.",
+        knowledge=OWNER_AND_REFERENCES,
+        paper=WHITE_BOX,
+        link=WHITE_BOX_LINK,
+        min_references=2,
+    ),
+    "inconsistency_cosine": Attack(
+        name="inconsistency_cosine",
+        title="Cosine with a singled-out update",
+        game="record",
+        signal=SINGLED_OUT_COSINE,
+        test=decide.higher,
+        summary="Compares a record's gradient with a sum to which, thanks to inconsistent models, only the record's "
+        "owner has added something. Secure aggregation hides nothing then, unless clients compare what they were sent.",
+        knowledge="An audit whose adversary is inconsistent_models, and which client is alleged to hold the record.",
+        paper=PASQUINI,
+        link=PASQUINI_LINK,
+    ),
+    "canary_gradient": Attack(
+        name="canary_gradient",
+        title="Canary gradient",
+        game="record",
+        signal=CANARY_GRADIENT,
+        test=decide.higher,
+        summary="Reads from a singled-out update whether the unit that was crafted to answer to this record, and to no "
+        "other, has moved. It has exactly if the record was in training.",
+        knowledge="An audit whose adversary is canary_gradient, and which client is alleged to hold the record.",
+        paper=PASQUINI,
+        link=PASQUINI_LINK,
     ),
 }
 """Every attack by name."""

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from fedsim.adversaries import active, poisoned, pushed_update
 from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
 from fedsim.defences import around, canary_clients, canary_weight, drawn, guarded, plain, recipe, server_side, silent
@@ -249,7 +250,10 @@ def client_app(
             examples = canary_weight(world) if party - setup.clients in world.present else 1
             said = {"num-examples": examples, "train_loss": 0.0}
             return _reply(message, said, _canary_update(setup, world, party, params))
-        trained = train_task(local_task(setup, world, party, round_of(message), params, mu, kept.setdefault(party, {})))
+        if (pushed := pushed_update(world, setup.model(world), params, party, round_of(message))) is not None:
+            return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": 0.0}, pushed)
+        task = local_task(setup, world, party, round_of(message), params, mu, kept.setdefault(party, {}))
+        trained = train_task(poisoned(world, party, task, setup.classes))
         return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": trained.loss}, trained.params)
 
     @app.evaluate()
@@ -387,6 +391,7 @@ def server_app(
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
         roster = ask_roster(grid, nodes(setup, world))
         handle = server_side(setup.seed, world, setup.clients, lambda: decode(latest[0]))
+        handle = active(world, setup.model(world), handle)
         taped = ScenarioGrid(grid, roster, who_is_in, sink, handle, silent(setup.seed, world))
         first = ArrayRecord({name: value.cpu() for name, value in initial(setup, world).items()})
         with flower_globals(derive(setup.seed, world.name, "flower")):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fedsim.plan import Plan
     from fedsim.results import Claim, Finding, Quantity, Results
 
-MATRIX_WIDTH = 120
+MATRIX_WIDTH = 130
 """Columns of the coverage matrix, however narrow the terminal: folded it could not be read."""
 
 NOTHING_REFUTED, SOMETHING_REFUTED, BAD_INPUT, RUN_FAILED, STOPPED = 0, 1, 2, 3, 130
@@ -572,6 +572,8 @@ def _show_results(record: "Results", folder: Path) -> None:
             audit = finding.audit
             table.add_section()
             table.add_row(f"{audit} ({finding.vantage})")
+            if finding.adversary:
+                table.add_row(f" {finding.adversary}")
         metrics = finding.metrics
         cells = (_range(metrics.get("auc")), _range(metrics.get("tpr@fpr=0.01")))
         table.add_row(f"  {finding.attack}", *cells, _status(finding))
@@ -591,6 +593,10 @@ def _show_results(record: "Results", folder: Path) -> None:
         typer.echo(f"Accuracy  {accuracy}{where}")
         if setup.aborted:
             typer.echo(f"          {setup.aborted} of {setup.tried} rounds were given up by secure aggregation{where}")
+    for audit, finding in {each.audit: each for each in record.findings}.items():
+        if finding.cost is not None:
+            cost = finding.cost.reason or f"test accuracy lower by {_range(finding.cost)}"
+            typer.echo(_paragraph(f"{audit}, {finding.adversary}: {cost}", "Cost      "))
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
 

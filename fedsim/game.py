@@ -17,6 +17,8 @@ from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
 from fedsim.randomness import derive, generator
 from fedsim.scenario import (
+    ACTS_AS,
+    Adversary,
     CanaryGame,
     ClientGame,
     DistinguishGame,
@@ -33,6 +35,7 @@ from fedsim.scenario import (
     RecordPrivacy,
     Scenario,
 )
+from fedsim.transcript import SERVER, client
 from fedsim.views import (
     Ask,
     CanaryAsk,
@@ -43,6 +46,7 @@ from fedsim.views import (
     RecordAsk,
     Records,
     SourceAsk,
+    Vantage,
 )
 
 Bools = NDArray[np.bool_]
@@ -59,6 +63,17 @@ DISTINGUISHED = 8
 
 
 @dataclass(frozen=True)
+class Actor:
+    """Who of a world deviates from the protocol, and how. It knows the records that will be asked about (`targets`),
+    and not who trains on them.
+    """
+
+    plan: Adversary
+    parties: frozenset[str]
+    targets: Records
+
+
+@dataclass(frozen=True)
 class World:
     """One federation to run: who trains on which rows of the pool, and by which recipe."""
 
@@ -68,6 +83,7 @@ class World:
     federation: Federation
     canaries: Canaries | None = None
     present: tuple[int, ...] = ()  # the canaries that take part
+    adversary: Actor | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,39 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
     if game == "source":
         return _source(scenario, pool, watchers)
     return _record(scenario, pool, watchers)
+
+
+def acting(plan: Adversary, vantage: Vantage) -> frozenset[str]:
+    """Return which parties of a vantage act: the server if it can and is there, else every client there."""
+    roles = ACTS_AS[plan.name]
+    if "server" in roles and SERVER in vantage.parties:
+        return frozenset({SERVER})
+    return frozenset(client(index) for index in vantage.clients) if "client" in roles else frozenset()
+
+
+def with_adversary(drawn: Draw, plan: Adversary, parties: frozenset[str]) -> Draw:
+    """Return the same worlds with an adversary in each; it knows the questions of all exams that are put to its world,
+    but for those about its own records.
+    """
+    exams_of = [tuple(n for n, exam in enumerate(drawn.exams) if w in exam.worlds) for w in range(len(drawn.worlds))]
+    own = sorted(Vantage(parties).clients)
+    actors: dict[tuple[int, ...], Actor] = {}
+    for numbers in dict.fromkeys(exams_of):
+        asked = [ask.items for ask in (drawn.exams[n].ask for n in numbers) if isinstance(ask, RecordAsk)]
+        x, y, owner = (np.concatenate([getattr(items, part) for items in asked]) for part in ("x", "y", "owner"))
+        known = ~np.isin(owner, own)
+        actors[numbers] = Actor(plan, parties, Records(x[known], y[known], owner[known]))
+    worlds = (
+        dataclasses.replace(world, adversary=actors[numbers])
+        for world, numbers in zip(drawn.worlds, exams_of, strict=True)
+    )
+    return Draw(tuple(worlds), drawn.exams)
+
+
+def adversary_title(plan: Adversary, parties: frozenset[str]) -> str:
+    """Return who does what, in words."""
+    options = ", ".join(f"{key} {value:g}" for key, value in plan if isinstance(value, int | float))
+    return f"{plan.name} by {'+'.join(sorted(parties))}" + (f" ({options})" if options else "")
 
 
 def title(game: Game) -> str:

@@ -36,7 +36,7 @@ from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial
 from fedsim.results import Evidence
 from fedsim.scenario import Claim, DifferenceClaim, EpsilonClaim, MetricClaim
 from fedsim.transcript import client
-from fedsim.views import Floats, RecordAsk
+from fedsim.views import Floats, Ints, RecordAsk
 
 LEVEL = 0.95
 """Confidence of every interval that no claim sets otherwise."""
@@ -77,16 +77,27 @@ class Questioned(NamedTuple):
     each: PreparedAudit
     left: Mapping[int, WorldResult]
     blind: Found
+    cost: results.Quantity | None
 
 
-def findings(prepared: Prepared, trial: Trial, left: Mapping[int, WorldResult], attacks: Attacks) -> list[Scored]:
-    """Return a finding for each attack of each audit of a trial."""
+def findings(
+    prepared: Prepared,
+    trial: Trial,
+    left: Mapping[int, WorldResult],
+    attacks: Attacks,
+    passive: Mapping[int, WorldResult] | None = None,
+) -> list[Scored]:
+    """Return a finding for each attack of each audit of a trial.
+
+    passive: what the same worlds left behind without the trial's adversary, if they ran.
+    """
     main, seed = trial.main, prepared.scenario.seed
+    cost = None if trial.adversary is None else utility_cost(main.worlds, left, passive)
     scored = []
     for each in trial.audits:
         mask = asked(main, each.vantage.clients)
         blind = blind_baseline(main.blind, main.members, mask, seed, new_items=main.new_items)
-        shared = Questioned(prepared, trial, each, left, blind)
+        shared = Questioned(prepared, trial, each, left, blind, cost)
         scored += [_finding(shared, attacks[name]) for name in each.audit.attacks]
     return scored
 
@@ -148,6 +159,8 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         exposed=(),
         evidence=None,
         setup=shared.trial.setup,
+        adversary=shared.trial.adversary,
+        cost=shared.cost,
     )
     if isinstance(found, str):
         return Scored(unseen, None, None)
@@ -512,6 +525,18 @@ def setup(trials: Sequence[Trial], left: Sequence[WorldResult]) -> results.Setup
         aborted=sum(each.aborted for each in left),
         tried=len(left) * federation.rounds,
     )
+
+
+def utility_cost(
+    worlds: Ints, left: Mapping[int, WorldResult], passive: Mapping[int, WorldResult] | None
+) -> results.Quantity:
+    """Return by how much the final test accuracy is lower than in the same worlds without the adversary."""
+    if passive is None:
+        reason = "no audit attacks the same worlds without the adversary, so there is nothing to compare with"
+        return results.unknown(reason, LEVEL)
+    lost = [float(passive[int(w)].utility[-1, 2] - left[int(w)].utility[-1, 2]) for w in worlds]
+    mean, low, high = _mean_interval(np.array(lost))
+    return results.Quantity(mean, low, high, LEVEL, "t interval over pairs of worlds", None, None, None, None)
 
 
 def utility(left: Sequence[WorldResult], rounds: Sequence[int]) -> results.Utility:

@@ -147,6 +147,7 @@ def direct_world(job: Job, index: int) -> bool:
     federation = world.federation
     return (
         plain(world)
+        and world.adversary is None
         and job.recipes.client is None
         and job.scenario.device == "cpu"
         and job.recipes.average(federation.strategy) is not None

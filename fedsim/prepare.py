@@ -9,17 +9,19 @@ from fedsim.attack import Attack
 from fedsim.data import Dataset, Pool, draw_pool, load_dataset
 from fedsim.defences import canary_clients, lost
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, Exam, asked, asked_from, draw, title
+from fedsim.game import Draw, Exam, acting, adversary_title, asked, asked_from, draw, title, with_adversary
 from fedsim.job import Job, Probe, Recipes
 from fedsim.models import parameter_count
 from fedsim.randomness import generator
-from fedsim.scenario import Audit, CanaryGame, DistributedPrivacy, Federation, Scenario
+from fedsim.scenario import Adversary, Audit, CanaryGame, DistributedPrivacy, Federation, Scenario
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
 
 Attacks = Mapping[str, Attack]
 ProbeKey = tuple[str, str]
 """(kind of exam, attack)."""
+TrialKey = tuple[str | None, str, Adversary | None, frozenset[str]]
+"""(setup, game, what an adversary does, who of the vantage does it)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Trial:
     draw: Draw
     audits: tuple[PreparedAudit, ...]
     job: Job
+    adversary: str | None = None  # who does what, in words
 
     @property
     def main(self) -> Exam:
@@ -67,18 +70,24 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     _check_strategy(scenario, recipes)
     dataset: Dataset = load_dataset(scenario.data, loaded.path.parent)
     pool = draw_pool(dataset, scenario.data, generator(scenario.seed, "pool"))
-    alike: dict[tuple[str | None, str], list[tuple[int, Audit]]] = {}
+    alike: dict[TrialKey, list[tuple[int, Audit]]] = {}
     for number, audit in enumerate(scenario.audits):
-        alike.setdefault((audit.setup, title(audit.game)), []).append((number, audit))
+        alike.setdefault(_trial_key(audit, pool.clients), []).append((number, audit))
     trials = []
-    for setup in dict.fromkeys(setup for setup, _ in alike):
-        games = [audits for (name, _), audits in alike.items() if name == setup]
+    for setup in dict.fromkeys(setup for setup, *_ in alike):
+        games = [audits for (name, *_), audits in alike.items() if name == setup]
         whole = scenario.model_copy(update={"federation": in_setup(scenario, setup)})
         known = _calibrated(whole, setup, pool, games, recipes)
         trials += [_trial(known, setup, pool, audits, attacks, recipes) for audits in games]
     order = list(alike)
-    trials.sort(key=lambda trial: order.index((trial.setup, title(trial.audits[0].audit.game))))
+    trials.sort(key=lambda trial: order.index(_trial_key(trial.audits[0].audit, pool.clients)))
     return Prepared(scenario, pool, tuple(trials))
+
+
+def _trial_key(audit: Audit, clients: int) -> TrialKey:
+    """Return what audits have in common that share their worlds."""
+    who = acting(audit.adversary, parse_vantage(audit.vantage, clients)) if audit.adversary else frozenset[str]()
+    return audit.setup, title(audit.game), audit.adversary, who
 
 
 def in_setup(scenario: Scenario, setup: str | None) -> Federation:
@@ -143,7 +152,12 @@ def _calibrated(
 def _drawn(scenario: Scenario, pool: Pool, audits: Sequence[tuple[int, Audit]]) -> Draw:
     """Return the worlds that some audits of one game share."""
     watchers = frozenset[int]().union(*(parse_vantage(audit.vantage, pool.clients).clients for _, audit in audits))
-    return draw(scenario, pool, audits[0][1].game, watchers)
+    plan = audits[0][1].adversary
+    victim = getattr(plan, "client", None)
+    drawn = draw(scenario, pool, audits[0][1].game, watchers if victim is None else watchers | {victim})
+    if plan is None:
+        return drawn
+    return with_adversary(drawn, plan, acting(plan, parse_vantage(audits[0][1].vantage, pool.clients)))
 
 
 def _trial(
@@ -156,6 +170,8 @@ def _trial(
 ) -> Trial:
     vantages = [parse_vantage(audit.vantage, pool.clients) for _, audit in audits]
     worlds = _drawn(scenario, pool, audits)
+    if recipes.client is not None and audits[0][1].adversary is not None:
+        raise ScenarioError("--client-app: clients of one's own know no adversary; leave `adversary` out of the audits")
     for world in worlds.worlds:
         if not any(len(rows) for rows in world.rows):
             raise ScenarioError(
@@ -189,7 +205,9 @@ def _trial(
         recipes=recipes,
     )
     bare = facts(scenario, pool, worlds, recipes, canaries=False)
-    return Trial(setup, scenario.federation, known_facts, bare, worlds, tuple(prepared), job)
+    actor = worlds.worlds[0].adversary
+    does = adversary_title(actor.plan, actor.parties) if actor else None
+    return Trial(setup, scenario.federation, known_facts, bare, worlds, tuple(prepared), job, does)
 
 
 def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks) -> Probe:

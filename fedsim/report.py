@@ -122,6 +122,8 @@ class Column(NamedTuple):
     audit: str
     vantage: str
     setup: str | None
+    adversary: str | None
+    cost: Quantity | None
 
 
 class Grid(NamedTuple):
@@ -618,7 +620,9 @@ def grids(findings: Sequence[Finding]) -> list[Grid]:
         mine = [finding for finding in findings if finding.game == game]
         if not mine:
             continue
-        columns = tuple(dict.fromkeys(Column(finding.audit, finding.vantage, finding.setup) for finding in mine))
+        columns = tuple(
+            dict.fromkeys(Column(each.audit, each.vantage, each.setup, each.adversary, each.cost) for each in mine)
+        )
         titles = {finding.attack: finding.title for finding in mine}
         at = {(finding.audit, finding.attack): finding for finding in mine}
         rows = tuple(

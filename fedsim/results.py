@@ -236,6 +236,8 @@ class Finding:
     most_tpr: float | None = (
         None  # at an FPR of 1 %, that the accounted epsilon leaves to anybody; null: it rules out none
     )
+    adversary: str | None = None  # who does what beside looking; null: nobody does
+    cost: Quantity | None = None  # test accuracy that the adversary costs, in the same worlds; null without one
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""

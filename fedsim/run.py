@@ -21,14 +21,14 @@ import numpy as np
 import fedsim
 from fedsim import results
 from fedsim.accounting import Spent
-from fedsim.apps import measured_rounds
 from fedsim.audit import Bound
 from fedsim.data import SOURCES
 from fedsim.engine import EngineName, run_worlds, tape_of
 from fedsim.errors import ScenarioError, Stopped
+from fedsim.game import title
 from fedsim.job import Recipes, WorldResult, client_name
 from fedsim.models import parameter_count
-from fedsim.prepare import Attacks, Prepared, prepare
+from fedsim.prepare import Attacks, Prepared, Trial, prepare
 from fedsim.processes import MEMORY, default_workers
 from fedsim.release import in_words
 from fedsim.report import write_report
@@ -128,10 +128,15 @@ def _judged(
     """Return the record of a run, and the evidence by its path in the run folder."""
     from fedsim import epsilon, judge  # they bring scikit-learn, which the worlds are not to wait for
 
+    passive = {
+        (trial.setup, _game(trial)): worlds
+        for trial, worlds in zip(prepared.trials, left, strict=True)
+        if trial.adversary is None
+    }
     scored = [
         each
         for trial, worlds in zip(prepared.trials, left, strict=True)
-        for each in judge.findings(prepared, trial, worlds, attacks)
+        for each in judge.findings(prepared, trial, worlds, attacks, passive.get((trial.setup, _game(trial))))
     ]
     main = [[worlds[int(w)] for w in trial.main.worlds] for trial, worlds in zip(prepared.trials, left, strict=True)]
     seed, scores = prepared.scenario.seed, [each.scores for each in scored if each.scores is not None]
@@ -145,11 +150,11 @@ def _judged(
         table = epsilon.worst(in_setup.get(claim.setup, []), claim.delta)
         return next((row for row in table if (row.unit, row.observer) == (claim.unit, claim.observer)), None)
 
-    setups = [
-        judge.setup(in_setup[trial.setup], worlds)
-        for trial, worlds in zip(prepared.trials, main, strict=True)
-        if in_setup[trial.setup][0] is trial
-    ]
+    setups = []
+    for trials in in_setup.values():  # a setup is judged by worlds without an adversary, if there are any
+        trials.sort(key=lambda trial: trial.adversary is not None)
+        first = next(number for number, trial in enumerate(prepared.trials) if trial is trials[0])
+        setups.append(judge.setup(trials, main[first]))
     record = results.Results(
         schema=results.SCHEMA,
         status="complete",
@@ -158,7 +163,7 @@ def _judged(
         ),
         provenance=_provenance(prepared, engine),
         federation=_federation(prepared, main),
-        utility=judge.utility(main[0], measured_rounds(prepared.scenario.federation.rounds)),
+        utility=setups[0].utility,
         findings=tuple(each.finding for each in scored),
         claims=tuple(
             judge.claims(
@@ -185,6 +190,10 @@ def _judged(
         if each.finding.evidence is not None and each.evidence is not None
     }
     return record, evidence
+
+
+def _game(trial: Trial) -> str:
+    return title(trial.audits[0].audit.game)
 
 
 class _Machine(NamedTuple):

@@ -385,6 +385,75 @@ Game = Annotated[
 ]
 
 
+class GradientAscent(Section):
+    """The server (in the model it sends) or a participant (in its update) pushes the model up the loss on the records
+    asked about; who trains on them pulls it down again (Nasr et al. 2019).
+    """
+
+    name: Literal["gradient_ascent"]
+    strength: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """L2 length of a push."""
+    every: Positive = 2
+    """Rounds from one push to the next."""
+    groups: Positive = 1
+    """The records are dealt into so many groups, pushed in turn, so that fewer get in each other's way."""
+
+
+class LabelPoisoning(Section):
+    """A participant also trains on mislabelled copies of the records asked about, so that those who train on the
+    right label stand out more (Tramer et al. 2022).
+    """
+
+    name: Literal["label_poisoning"]
+    copies: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Copies of each record."""
+
+
+class Isolation(Section):
+    """The server sends a client its own last model in place of the global one (Nasr et al. 2019)."""
+
+    name: Literal["isolation"]
+    client: Annotated[int, Field(ge=0)] | None = None
+    """The client isolated, whose model goes into no average any more (default: each client)."""
+
+
+class InconsistentModels(Section):
+    """The server sends all clients but one a model with dead units, whose updates are zero, so that a sum of updates is
+    the one client's (Pasquini et al. 2022).
+    """
+
+    name: Literal["inconsistent_models"]
+    client: Annotated[int, Field(ge=0)] | None = None
+    """The victim (default: each client in turn)."""
+    every: Positive = 1
+    """Rounds from one victim to the next."""
+
+
+class CanaryGradient(Section):
+    """The same, and the victim gets a model each of whose units answers to one record asked about (Pasquini et al.
+    2022). Nothing is learned in such a round.
+    """
+
+    name: Literal["canary_gradient"]
+    client: Annotated[int, Field(ge=0)] | None = None
+    """The victim (default: each client in turn)."""
+    every: Positive = 2
+    """Rounds from one victim to the next."""
+
+
+Adversary = Annotated[
+    GradientAscent | LabelPoisoning | Isolation | InconsistentModels | CanaryGradient, Field(discriminator="name")
+]
+ACTS_AS: dict[str, tuple[str, ...]] = {
+    "gradient_ascent": ("server", "client"),
+    "label_poisoning": ("client",),
+    "isolation": ("server",),
+    "inconsistent_models": ("server",),
+    "canary_gradient": ("server",),
+}
+"""Who of a vantage acts, by the adversary's name: the server if it can and is there, else every client there."""
+
+
 class Audit(Section):
     name: Name
     """What the report calls it."""
@@ -402,6 +471,10 @@ class Audit(Section):
     """Lower bounds on epsilon to draw from the scores; see `fedsim list bounds`."""
     delta: Delta = 1e-5
     """bounds: the delta at which epsilon is bounded."""
+    adversary: Adversary | None = None
+    """What the vantage does beside looking (default: nothing): {name: gradient_ascent | label_poisoning | isolation |
+    inconsistent_models | canary_gradient, ...}.
+    """
 
 
 class MetricClaim(Section):

@@ -22,7 +22,10 @@ import yaml
 from fedsim.errors import ScenarioError
 from fedsim.lint import lint
 from fedsim.scenario import (
+    ACTS_AS,
+    AdaptivePrivacy,
     Audit,
+    CentralPrivacy,
     Claim,
     DifferenceClaim,
     DistinguishGame,
@@ -558,6 +561,7 @@ def _semantic(scenario: Scenario, known: Known) -> Iterator[_Problem]:
             yield _Problem(("audits", index, "name"), f"{_shown(audit.name)} stands twice; audit names must differ")
         yield from _audit(("audits", index), audit, data.clients, known)
         yield from _setup(("audits", index), audit.setup, scenario)
+        yield from _adversary(("audits", index), audit, scenario)
     setups = [setup.name for setup in scenario.setups]
     for index, name in enumerate(setups):
         if name in setups[:index]:
@@ -620,6 +624,54 @@ def _audit(place: KeyPath, audit: Audit, clients: int, known: Known) -> Iterator
             yield _Problem(here, _unknown("bound", bound, known.bounds))
         elif bound in audit.bounds[:number]:
             yield _Problem(here, f"{bound} stands twice; keep one of the two")
+
+
+def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Problem]:
+    """Yield why an audit's adversary cannot act: who is in the vantage, what is asked, the model, the defences."""
+    from fedsim.transcript import SERVER  # imported here, as in `_audit`
+    from fedsim.views import parse_vantage
+
+    plan, clients, model, here = audit.adversary, scenario.data.clients, scenario.model, (*place, "adversary")
+    try:
+        vantage = parse_vantage(audit.vantage, clients)
+    except ValueError:
+        return  # `_audit` says so
+    if plan is None:
+        return
+    roles, victim = ACTS_AS[plan.name], getattr(plan, "client", None)
+    by_server = "server" in roles and SERVER in vantage.parties
+    if not by_server and not ("client" in roles and vantage.clients):
+        words = {"server": "the server", "client": "a participant (client:K)"}
+        who = " or ".join(words[role] for role in roles)
+        yield _Problem((*place, "vantage"), f"{plan.name} is an act of {who}, and {_shown(audit.vantage)} has none")
+    if audit.game != "record":
+        yield _Problem(
+            (*here, "name"), "an adversary acts on the records that are asked about, in the game record only"
+        )
+    if victim is not None and victim >= clients:
+        yield _Problem((*here, "client"), f"got {victim}; clients are 0 to {clients - 1}")
+    if victim is not None and victim in vantage.clients:
+        yield _Problem((*here, "client"), f"client {victim} is in the vantage; its own records are not asked about")
+    rounds, every = scenario.federation.rounds, getattr(plan, "every", 1)
+    last = rounds if by_server else rounds - 1  # what a participant does in the last round, it sees no answer to
+    if every > last and plan.name != "label_poisoning":
+        yield _Problem(
+            (*here, "every"), f"got {every}, and in {rounds} rounds nothing would come of it; at most {last}"
+        )
+    crafted = {"inconsistent_models": ("mlp", "cnn", "resnet"), "canary_gradient": ("mlp",)}.get(plan.name)
+    if crafted and (model.name not in crafted or (model.name != "resnet" and model.activation != "relu")):
+        found = model.name if model.name == "softmax" else f"{model.name} with {model.activation}"
+        needs = f"{plan.name} needs rectified units, and the model is {found}; use {' or '.join(crafted)}"
+        yield _Problem((*here, "name"), f"{needs} with activation relu")
+    mine = next((each for each in scenario.setups if each.name == audit.setup), scenario.federation)
+    if plan.name == "isolation" and mine.secure_aggregation is not None:
+        message = "isolation sends a client its own model back, which under secure aggregation the server never gets"
+        yield _Problem((*here, "name"), message)
+    if by_server and isinstance(mine.privacy, CentralPrivacy | AdaptivePrivacy):
+        message = (
+            "the server itself adds the noise of central privacy, and one that cheats would not; attack another setup"
+        )
+        yield _Problem((*here, "name"), message)
 
 
 def _claim(place: KeyPath, claim: Claim, scenario: Scenario) -> Iterator[_Problem]:

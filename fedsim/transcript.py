@@ -24,6 +24,8 @@ MASKED = "masked-reply"
 """What a count of messages calls a client's reply that carries a masked vector in place of a model."""
 SECRET = "secret"
 """What a client notes for itself, as nobody else sees it: the bytes that its keys of secure aggregation derive from."""
+ACT = "act"
+"""What an adversary notes for itself in a round in which it acts: whom or what it aims at."""
 AGGREGATE = "aggregate"
 """What the server notes when it has learned the sum of the updates of a round, as their mean."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedsim.attack import Attack, Bools, fold, score
 from fedsim.canaries import Canaries, direction
 from fedsim.randomness import generator
-from fedsim.transcript import SERVER, Event, client, frozen
+from fedsim.transcript import ACT, SERVER, Event, client, frozen
 from fedsim.vectors import shaped
 from fedsim.views import (
     Answer,
@@ -135,6 +135,21 @@ def sparse_study(seed: int, worlds: int = 12, items: int = 80, features: int = 1
         held = [members & (ask.items.owner == index) for index in range(CLIENTS)]
         results.append(run(setup, [(ask.items.x[mask], ask.items.y[mask]) for mask in held], features, members))
     return Study(setup, ask, tuple(results))
+
+
+def noted(given: Study) -> Study:
+    """Return the same worlds with what an active server would note at the start of each round: whom it singles out."""
+
+    def with_notes(world: World) -> World:
+        events: list[Event] = []
+        for event in world.events:
+            if event.kind == "train" and (not events or event.round != events[-1].round):
+                aims = {"victim": (event.round - 1) % CLIENTS, "group": 0, "groups": 1}
+                events.append(Event(event.round, ACT, SERVER, SERVER, event.arrays, aims))
+            events.append(event)
+        return replace(world, events=tuple(events))
+
+    return replace(given, worlds=tuple(with_notes(world) for world in given.worlds))
 
 
 def property_study(seed: int, worlds: int = 16, size: int = 120) -> Study:

@@ -40,12 +40,13 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.training": "models scenario",
     "fedsim.dp_sgd": "gradients training",
     "fedsim.release": "scenario transcript views",
-    "fedsim.game": "canaries data errors randomness scenario views",
+    "fedsim.game": "canaries data errors randomness scenario transcript views",
     "fedsim.grid": "errors transcript",
     "fedsim.secagg": "grid randomness scenario transcript vectors",
     "fedsim.defences": "game grid mechanisms randomness scenario secagg transcript vectors",
-    "fedsim.apps": "canaries data defences dp_sgd game grid models randomness scenario secagg training transcript "
-    "vectors views",
+    "fedsim.adversaries": "game gradients grid models scenario training transcript vectors views",
+    "fedsim.apps": "adversaries canaries data defences dp_sgd game grid models randomness scenario secagg training "
+    "transcript vectors views",
     # The engine: what it is given, how it measures, how many are trained at once, how worlds run.
     "fedsim.job": "apps attack game scenario views",
     "fedsim.watch": "apps errors game job release transcript views",
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.epsilon": "accounting audit claims intervals prepare randomness results scenario transcript views",
     "fedsim.judge": "accounting apps attack audit claims controls epsilon errors game intervals job metrics prepare "
     "results scenario transcript views",
-    "fedsim.run": "fedsim accounting apps audit data engine epsilon errors job judge models prepare processes "
+    "fedsim.run": "fedsim accounting audit data engine epsilon errors game job judge models prepare processes "
     "release report results scenario scenario_file tape threads",
     # The page, from a record alone.
     "fedsim.figures": "errors metrics results",
@@ -83,6 +84,7 @@ MAY_IMPORT_FLOWER = {
     *(
         "fedsim.grid",
         "fedsim.secagg",
+        "fedsim.adversaries",
         "fedsim.defences",
         "fedsim.apps",
         "fedsim.job",

@@ -23,6 +23,7 @@ from tests.leaky_worlds import (
     distinguish_study,
     hide,
     label_study,
+    noted,
     property_study,
     record_study,
     scores,
@@ -53,15 +54,19 @@ FLOORS = {
 }
 FLOOR = 0.85
 
-SEEN = {"public": PUBLIC, "client:0": PARTICIPANT | {"update", "sum", "sums", "metadata"}, "server": SERVER}
-"""What there is to read; here some questions are about client 0."""
+SEEN = {
+    "public": PUBLIC,
+    "client:0": PARTICIPANT - {"ascent"} | {"update", "sum", "sums", "metadata"},
+    "server": SERVER,
+}
+"""What there is to read; here some questions are about client 0, and it is the server that acts."""
 OWN_STUDY = dict.fromkeys(("zero_pattern", "zero_pattern_rounds", "metadata_only"), "sparse")
 
 
 @cache
 def study(game: str, seed: int = SEED) -> Study:
     if game == "record":
-        return record_study(seed)
+        return noted(record_study(seed))
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
     studies |= {"source": source_study, "client": client_study, "distinguish": distinguish_study}
     return (studies | {"sparse": sparse_study})[game](seed)

@@ -32,6 +32,27 @@ ALLEGED = 3
 VANTAGES = {"public": "public", "participant": f"client:{ALLEGED}", "server": "server", "secagg": "server"}
 
 
+ADVERSARIES = {
+    "ascent_recovery": {"name": "gradient_ascent"},
+    "ascent_lira": {"name": "gradient_ascent"},
+    "inconsistency_cosine": {"name": "inconsistent_models"},
+    "canary_gradient": {"name": "canary_gradient"},
+}
+"""What the vantage must do for an attack to have something to read."""
+CAN_ACT = {"ascent": ("participant", "server", "secagg"), "inconsistency": ("server", "secagg")}
+
+
+def _audits(game: str, column: str) -> list[dict[str, Any]]:
+    """Return the audits of a column: one that only looks, and one for each attack that has to act."""
+    audit = {"vantage": VANTAGES[column], "game": GAMES[game], "setup": "secagg" if column == "secagg" else None}
+    looking = tuple(name for name in _names(game) if column not in CAN_ACT.get(ATTACKS[name].signal.reads, ()))
+    acting = [name for name in _names(game) if name not in looking]
+    return [
+        {"name": column, "attacks": looking, **audit},
+        *({"name": f"{column}-{a}", "attacks": (a,), "adversary": ADVERSARIES[a], **audit} for a in acting),
+    ]
+
+
 def _names(game: str) -> tuple[str, ...]:
     return tuple(name for name, attack in ATTACKS.items() if attack.game == game)
 
@@ -41,19 +62,10 @@ def statuses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Return (attack, column of the matrix) -> status of the finding, for all attacks of a game."""
     game = request.param
     setups = ({"name": "secagg", "secure_aggregation": {"protocol": "masked", "threshold": 0.67}},)
-    audits = tuple(
-        {
-            "name": column,
-            "vantage": VANTAGES[column],
-            "game": GAMES[game],
-            "attacks": _names(game),
-            "setup": "secagg" if column == "secagg" else None,
-        }
-        for column in VIEWS
-    )
+    audits = tuple(audit for column in VIEWS for audit in _audits(game, column))
     scenario = worlds.scenario(
         data=SOURCE.get(game, DIGITS),
-        federation={"rounds": 8, "clients_per_round": 3},
+        federation={"rounds": 12, "clients_per_round": 0.75},
         audits=audits,
         setups=setups,
         worlds=6,
@@ -69,7 +81,7 @@ def statuses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         progress=lambda _done, _all, _what: None,
         transcripts=False,
     )
-    return {(finding.attack, finding.audit): finding.status for finding in outcome.record.findings}
+    return {(finding.attack, finding.audit.split("-")[0]): finding.status for finding in outcome.record.findings}
 
 
 def test_each_cell_is_what_a_run_shows(statuses: dict[tuple[str, str], str]) -> None:
@@ -86,4 +98,4 @@ def test_the_games_of_the_matrix_are_all_games() -> None:
 def test_what_is_blocked_says_by_what() -> None:
     for row, (column, seen) in product(matrix(), VIEWS.items()):
         if row.attack.signal.reads not in seen and row.attack.signal.reads in VIEWS["server"] and column == "secagg":
-            assert "secagg" in row.blocked_by
+            assert row.blocked_by in ("secagg", "hidden metadata")

@@ -229,6 +229,8 @@ Sum = tuple[Words, list[int]]
 
 def _trusted_sum(recipe: Recipe, chance: Chance, invited: Mapping[int, Message], wire: Wire) -> Sum:
     number = round_of(next(iter(invited.values())))
+    if len(set(_hashes(recipe, invited).values())) > 1:
+        raise Aborted("the clients were sent different models")
     lost = partial(chance.lost, number)
     under_way = server.rehearse(recipe.settings, number, sorted(invited), lost, chance.graph(number))
     vectors = {}
