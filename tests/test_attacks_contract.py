@@ -56,6 +56,7 @@ NEEDS_MODELS_OF_ROUNDS = {
     "gradient_norm",
 }
 NEEDS_UPDATES = {
+    "update_cosine_once",
     *("update_cosine", "update_difference", "update_lira", "update_lira_offline", "update_watson"),
     *("fedmia_loss", "fedmia_cosine"),
     "label_unmixing",
