@@ -23,6 +23,7 @@ from fedsim.scenario import (
     Options,
     Privacy,
     RecordPrivacy,
+    Release,
     Scenario,
     SecureAggregation,
     in_setup,
@@ -478,13 +479,13 @@ def untried(scenario: Scenario, adaptive: Mapping[str, Collection[str]], games: 
 
     adaptive: defence -> attacks that know it. games: attack -> the game that it plays.
     """
-    met: dict[tuple[object, ...], list[int]] = {}
+    met: dict[tuple[str, str | None, Release | None, str], list[int]] = {}
     for index, audit in enumerate(scenario.audits):
         game = audit.game if isinstance(audit.game, str) else audit.game.name
         for defence in _defences_met(scenario, audit):
             met.setdefault((defence, audit.setup, audit.release, game), []).append(index)
-    for (defence, _, _, game), audits in met.items():
-        fitting = [name for name in adaptive.get(str(defence), ()) if games.get(name) == game]
+    for (defence, _, _, played), audits in met.items():
+        fitting = [name for name in adaptive.get(defence, ()) if games.get(name) == played]
         tried = {name for index in audits for name in scenario.audits[index].attacks}
         if fitting and not tried & set(fitting):
             text = (
@@ -498,7 +499,7 @@ def _defences_met(scenario: Scenario, audit: Audit) -> list[str]:
     setup = next((each for each in scenario.setups if each.name == audit.setup), None)
     federation = (in_setup(scenario, setup) if setup else scenario).federation
     release, parties = audit.release or scenario.release, {part.strip() for part in audit.vantage.split("+")}
-    found = []
+    found: list[str] = []
     if parties == {"public"}:
         found += [release.output] if release.output != "probabilities" else []
         found += ["budget"] if release.budget is not None else []

@@ -126,5 +126,5 @@ def calibrated_radius(
         return float(scipy.stats.gamma.sf(near_duplicates - 0.5, mean**2 / variance, scale=variance / mean))
 
     radii = np.unique(nearest[np.isfinite(nearest)])
-    allowed = bisect.bisect_right(range(len(radii)), false_alarm_rate, key=lambda index: rate(radii[index]))
+    allowed = bisect.bisect_right(range(len(radii)), false_alarm_rate, key=lambda index: rate(float(radii[index])))
     return float(radii[max(allowed - 1, 0)])

@@ -99,7 +99,7 @@ def located(error: ScenarioError, loaded: Loaded) -> ScenarioError:
 def warnings(
     loaded: Loaded,
     adaptive: Mapping[str, Collection[str]] = MappingProxyType({}),
-    games: Mapping[str, str] | None = None,
+    games: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Return what weakens the privacy that a scenario describes, or its proof: `path:line: key: what is wrong; the
     remedy` each.

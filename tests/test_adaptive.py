@@ -112,12 +112,17 @@ def sent_through(share: float, before: dict[str, np.ndarray], after: dict[str, n
     return {name: array.numpy() for name, array in kept.items()}
 
 
+def floats(values: list[float] | list[list[float]]) -> np.ndarray:
+    """Return values as parameters of a model."""
+    return np.array(values, dtype=np.float32)
+
+
 def test_the_largest_coordinates_are_kept() -> None:
     before = {"a": np.array([[1.0, 1.0], [1.0, 1.0]], dtype=np.float32), "b": np.zeros(4, dtype=np.float32)}
-    after = {"a": before["a"] + np.float32([[0.1, -9.0], [0.3, 0.0]]), "b": np.float32([4.0, 0.2, -5.0, 0.0])}
+    after = {"a": before["a"] + floats([[0.1, -9.0], [0.3, 0.0]]), "b": floats([4.0, 0.2, -5.0, 0.0])}
     kept = sent_through(0.375, before, after)  # 3 of 8
-    np.testing.assert_array_equal(kept["a"], np.float32([[1.0, -8.0], [1.0, 1.0]]))
-    np.testing.assert_array_equal(kept["b"], np.float32([4.0, 0.0, -5.0, 0.0]))
+    np.testing.assert_array_equal(kept["a"], floats([[1.0, -8.0], [1.0, 1.0]]))
+    np.testing.assert_array_equal(kept["b"], floats([4.0, 0.0, -5.0, 0.0]))
     assert kept["a"].dtype == np.float32
     for name, array in sent_through(1.0, before, after).items():
         np.testing.assert_array_equal(array, after[name])
