@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 
-.PHONY: quickstart test test-slow lint scenarios coverage bounds bench bench-quick clean
+.PHONY: quickstart test test-slow lint scenarios shokri-classes coverage bounds bench bench-quick clean
 
 $(BIN)/fedsim: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fedsim needs Python 3.11 or newer; try make PYTHON=python3.12 ..."; exit 1; }
@@ -32,6 +32,11 @@ lint: $(VENV)/dev
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow
+
+# The precision of an attack against the number of classes; the last lines of each run are a report to compare.
+shokri-classes: $(BIN)/fedsim
+	@for classes in 2 10 20 50 100; do echo "== $$classes classes"; \
+	  $(BIN)/fedsim run scenarios/shokri-classes.yaml --set data.options.classes=$$classes --out $(RUNS)/shokri-classes/$$classes || exit; done
 
 # Every shipped scenario, one after the other; census-property, hospital and location30 need data (see README). Exit code 3
 # with a report is the alarm that dp-that-is-not is there to raise.

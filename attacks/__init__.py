@@ -2,6 +2,7 @@
 game.
 """
 
+from attacks.adaptive import ADAPTIVE
 from attacks.table import ATTACKS
 
-__all__ = ["ATTACKS"]
+__all__ = ["ADAPTIVE", "ATTACKS"]

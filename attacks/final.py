@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.transcript import SERVER, Arrays, Event
-from fedsim.views import Answer, Ask, Floats, Ints, Oracle, Public, RecordAsk, white_box
+from fedsim.views import Answer, Ask, Floats, Ints, Oracle, Public, RecordAsk, softmax, white_box
 
 FLOOR = 1e-45
 """Smallest probability inside a logarithm (Carlini et al. 2022)."""
@@ -98,8 +98,8 @@ def imputed(values: Floats) -> Floats:
     zero to half of the smallest positive entry.
 
     Under top-k a share is at most the smallest entry shown, so a class outside the list is treated as charitably as the
-    list allows. A zero is what rounding leaves of a small probability: taken at its word it would drown every other
-    difference in a logarithm.
+    list allows; where nothing is shown, because the query was not answered, every class gets the same. A zero is what
+    rounding leaves of a small probability: taken at its word it would drown every other difference in a logarithm.
     """
     hidden = np.isnan(values)
     if hidden.any():
@@ -164,13 +164,29 @@ def _measure(measure: Callable[[Floats, Ints], Floats], state: Latest, released:
     return measure(probabilities(state, released, *asked.x), asked.y)
 
 
+def hits(predicted: Ints, y: Ints) -> Floats:
+    """Return 1 where the predicted class is the label, 0 where it is not, and 1/2 where there was no answer [n]."""
+    return np.where(predicted < 0, 0.5, predicted == y)
+
+
 def _hits(state: Latest, released: Oracle) -> Floats:
     asked = asked_records(state.ask)
-    return np.asarray(labels(state, released, *asked.x) == asked.y, dtype=np.float64)
+    return hits(labels(state, released, *asked.x), asked.y)
 
 
 def _of_probabilities(measure: Callable[[Floats, Ints], Floats]) -> Signal:
     return Signal(watch, keep_latest, partial(_measure, measure), "confidences")
+
+
+def _untempered(state: Latest, released: Oracle) -> Floats:
+    """Return the logit margin after raising the probabilities to the power of the temperature that the release
+    announces; a model that is held whole, or a broadcast one, has none.
+    """
+    asked = asked_records(state.ask)
+    if state.arrays is not None:
+        return margin(probabilities(state, released, *asked.x), asked.y)
+    logs = state.public.temperature * np.log(np.maximum(probabilities(state, released, *asked.x), FLOOR))
+    return margin(softmax(logs), asked.y)
 
 
 CORRECT = Signal(watch, keep_latest, _hits, "labels")
@@ -187,5 +203,7 @@ MODIFIED_ENTROPY = _of_probabilities(modified_entropy)
 """Modified entropy [rows]: low for members."""
 MARGIN = _of_probabilities(margin)
 """Logit margin of the record's label [rows]: high for members."""
+UNTEMPERED = Signal(watch, keep_latest, _untempered, "confidences")
+"""Logit margin [rows] as it was before the release divided the logits by its temperature: high for members."""
 PROBABILITIES = _of_probabilities(whole)
 """Whole probability vector [rows, classes]."""

@@ -243,6 +243,16 @@ UPDATE_DIFFERENCE = Signal(_start, partial(_step, measure=difference), _finish, 
 """Mean `difference` [rows] over the observed updates of the alleged owner; 0 where there is nothing to compare."""
 
 
+def _first(state: Updates, event: Event) -> Updates:
+    """Take one comparison of each owner: the first."""
+    seen = event.kind == "train-reply" and event.sender in state.last_round
+    return state if seen else _step(state, event, cosine)
+
+
+UPDATE_COSINE_ONCE = Signal(_start, _first, _finish, "update")
+"""Cosine [rows] with the first observed update of the alleged owner; otherwise as `UPDATE_COSINE`."""
+
+
 # Each record beside the global models.
 
 

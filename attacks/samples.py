@@ -4,6 +4,7 @@ import numpy as np
 
 from attacks.final import Latest, cross_entropy, keep_latest, labels, probabilities, watch
 from fedsim.attack import Signal
+from fedsim.errors import NotVisible
 from fedsim.views import Ask, Floats, Oracle, PropertyAsk
 
 
@@ -13,14 +14,23 @@ def _samples(ask: Ask) -> PropertyAsk:
     return ask
 
 
+def _affordable(state: Latest) -> PropertyAsk:
+    """Return the samples, if the release answers enough queries to ask about both; a free model costs none."""
+    ask, budget = _samples(state.ask), state.public.budget
+    needed = len(ask.no) + len(ask.yes)
+    if budget is not None and budget < needed and not state.final:
+        raise NotVisible(f"the release answers {budget} queries of one caller, and the two samples need {needed}")
+    return ask
+
+
 def _losses(state: Latest, released: Oracle) -> Floats:
-    ask = _samples(state.ask)
+    ask = _affordable(state)
     means = [cross_entropy(probabilities(state, released, sample.x), sample.y).mean() for sample in (ask.no, ask.yes)]
     return np.array([means], dtype=np.float64)
 
 
 def _accuracies(state: Latest, released: Oracle) -> Floats:
-    ask = _samples(state.ask)
+    ask = _affordable(state)
     means = [np.mean(labels(state, released, sample.x) == sample.y) for sample in (ask.no, ask.yes)]
     return np.array([means], dtype=np.float64)
 

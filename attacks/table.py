@@ -9,8 +9,18 @@ from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.collusion import COLLUSION_COSINE
 from attacks.distinguish import ONE_RECORD, TWO_UPDATES
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
-from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
-from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_DIFFERENCE
+from attacks.final import (
+    CONFIDENCE,
+    CORRECT,
+    ENTROPY,
+    LOSS,
+    MARGIN,
+    MODIFIED_ENTROPY,
+    PROBABILITIES,
+    SOFTENED,
+    UNTEMPERED,
+)
+from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_COSINE_ONCE, UPDATE_DIFFERENCE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
@@ -380,7 +390,7 @@ ATTACKS: dict[str, Attack] = {
         test=decide.higher,
         summary="Disturbs the record again and again and counts how often the model still gives its label. Training "
         "records tend to lie further from the border, and hiding the confidences does not help.",
-        knowledge="The record and its label, and 101 queries.",
+        knowledge="The record and its label, and 101 queries, or as many as the release answers.",
         paper=CHOQUETTE,
         link=CHOQUETTE_LINK,
     ),
@@ -643,6 +653,31 @@ ATTACKS: dict[str, Attack] = {
         paper=KAIROUZ,
         link=KAIROUZ_LINK,
         min_references=1,
+    ),
+    "lira_untempered": Attack(
+        name="lira_untempered",
+        title="Likelihood ratio, temperature undone",
+        game="record",
+        signal=UNTEMPERED,
+        test=partial(lira.online, spread="auto"),
+        summary="Undoes a release that softens its answers by a temperature, by raising them to that power, and then "
+        "asks what the likelihood ratio asks. Softening hides nothing from somebody who knows the temperature.",
+        knowledge=REFERENCES,
+        paper=CARLINI,
+        link=CARLINI_LINK,
+        min_references=2,
+    ),
+    "update_cosine_once": Attack(
+        name="update_cosine_once",
+        title="Update cosine, one round",
+        game="record",
+        signal=UPDATE_COSINE_ONCE,
+        test=decide.higher,
+        summary="Compares the first update that a client sends with the direction this record alone would have asked "
+        "for. Beside the update cosine over all rounds it shows what watching for longer is worth.",
+        knowledge=OWNER,
+        paper=LI,
+        link=LI_LINK,
     ),
     "property_loss": Attack(
         name="property_loss",

@@ -536,7 +536,9 @@ def _show_coverage() -> None:
 
 def _show_plan(loaded: Loaded, planned: "Plan") -> None:
     """Print what a run would cost and could resolve."""
-    remarks = warnings(loaded)
+    from attacks import ADAPTIVE, ATTACKS
+
+    remarks = warnings(loaded, ADAPTIVE, {name: row.game for name, row in ATTACKS.items()})
     found = f"{len(remarks)} thing{'s' * (len(remarks) != 1)} to think about" if remarks else "nothing wrong with it"
     typer.echo(f"{loaded.path.name}: {found}\n")
     if remarks:
@@ -584,6 +586,7 @@ def _show_results(record: "Results", folder: Path) -> None:
         _bullets(sorted(reasons))
         typer.echo()
     _show_privacy(record)
+    _show_queries(record)
     for claim in record.claims:
         _show_claim(claim)
     for setup in record.setups:
@@ -599,6 +602,38 @@ def _show_results(record: "Results", folder: Path) -> None:
             typer.echo(_paragraph(f"{audit}, {finding.adversary}: {cost}", "Cost      "))
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
+
+
+def _show_queries(record: "Results") -> None:
+    """Print how much each attack asked the released model, and what its monitor made of that."""
+    from fedsim.report import number, percent
+
+    asked: dict[str, dict[str, list[str]]] = {}
+    alarms = []
+    for finding in record.findings:
+        if (queries := finding.queries) is None:
+            continue
+        short = f", {queries.answered:,} of {queries.sent:,} answered" if queries.answered < queries.sent else ""
+        asked.setdefault(finding.audit, {}).setdefault(f"{queries.per_question:.4g}{short}", []).append(finding.attack)
+        if found := queries.monitored:
+            false = found.false_alarms
+            alarms.append(
+                f"{finding.audit}, {finding.attack}: the monitor flags {found.flagged} of {found.windows} windows of "
+                f"its queries ({number(found.detection.low)} to {number(found.detection.high)}), and "
+                + (
+                    f"{percent(false.estimate)} of windows of ordinary ones ({number(false.low)} to "
+                    f"{number(false.high)})"
+                    if false.estimate is not None
+                    else f"its false alarms are not measured: {false.reason}"
+                )
+            )
+    for audit, counts in asked.items():
+        each = "; ".join(f"{count} for each item ({', '.join(attacks)})" for count, attacks in counts.items())
+        typer.echo(_paragraph(f"{audit}: {each}", "Queries   "))
+    if alarms:
+        _bullets(alarms)
+    if asked:
+        typer.echo()
 
 
 def _show_privacy(record: "Results") -> None:

@@ -11,7 +11,8 @@ from flwr.serverapp.strategy import Strategy
 from fedsim.apps import Bench, Stock
 from fedsim.attack import Signal
 from fedsim.game import World
-from fedsim.scenario import Plugin, Scenario
+from fedsim.release import Log
+from fedsim.scenario import Plugin, Release, Scenario
 from fedsim.views import Ask, Floats, Vantage
 
 MakeClient = Callable[[World, Callable[[], Bench]], ClientApp]
@@ -40,13 +41,16 @@ class Recipes(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """One signal measured from one vantage on one set of questions, in some of the worlds."""
+    """One signal measured from one vantage on one set of questions, in some of the worlds; release: the output policy
+    it meets (None: the scenario's).
+    """
 
     name: str
     vantage: Vantage
     ask: Ask
     signal: Signal
     worlds: frozenset[int]
+    release: Release | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class WorldResult:
     each of `apps.measured_rounds`: train accuracy, train loss, test accuracy, test loss. transcript: SHA-256 of all
     messages, their arrays by checksum. model: SHA-256 of the final parameters. sights: vantage -> messages by kind.
     carried: vantage -> whether parameters were among what it saw. aborted: rounds
-    that secure aggregation gave up.
+    that secure aggregation gave up. queries: probe name -> what it asked the released model (`release.Log`).
     """
 
     signals: Mapping[str, Floats]
@@ -80,3 +84,4 @@ class WorldResult:
     sights: Mapping[str, Mapping[str, int]]
     carried: Mapping[str, bool] = field(default_factory=dict)
     aborted: int = 0
+    queries: Mapping[str, Log] = field(default_factory=dict)

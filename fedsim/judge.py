@@ -1,7 +1,7 @@
 """From what the worlds left behind to findings and verdicts."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -32,9 +32,12 @@ from fedsim.game import Exam, asked, asked_from
 from fedsim.intervals import Measured, Unresolved, exposure, measure, most_exposed_tenth
 from fedsim.job import WorldResult
 from fedsim.metrics import DEFAULT_METRICS, Metric, parse_metric
+from fedsim.monitor import NotEnough, ordinary
 from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial
+from fedsim.randomness import generator
+from fedsim.release import Log, in_words
 from fedsim.results import Evidence
-from fedsim.scenario import Claim, DifferenceClaim, EpsilonClaim, MetricClaim
+from fedsim.scenario import Claim, DifferenceClaim, EpsilonClaim, MetricClaim, Monitor
 from fedsim.transcript import client
 from fedsim.views import Floats, Ints, RecordAsk
 
@@ -43,6 +46,8 @@ LEVEL = 0.95
 PARTLY_SEEN = "it saw something in"
 """How the reason starts where an attack cannot run although some worlds showed it something."""
 MOST_EXPOSED = 10
+DEALS = 20
+"""How often held-out records are dealt into windows to count a monitor's false alarms."""
 EXPOSED_WORLDS = 16
 """With fewer worlds many records are told apart perfectly by luck."""
 
@@ -161,6 +166,7 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         setup=shared.trial.setup,
         adversary=shared.trial.adversary,
         cost=shared.cost,
+        queries=_queries(shared, attack),
     )
     if isinstance(found, str):
         return Scored(unseen, None, None)
@@ -187,6 +193,71 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         most_tpr=epsilon.cap(scores),
     )
     return Scored(finding, found, scores)
+
+
+def _queries(shared: Questioned, attack: Attack) -> results.Queries | None:
+    """Return what an attack asked the released model; None if nothing."""
+    main, release = shared.trial.main, shared.each.release
+    name = shared.each.probes[main.kind, attack.name]
+    logs = [log for world in main.worlds if (log := shared.left[int(world)].queries.get(name)) and log.sent]
+    if not logs:
+        return None
+    most = max(logs, key=lambda log: log.sent)
+    return results.Queries(
+        released=in_words(release),
+        budget=release.budget,
+        sent=most.sent,
+        answered=most.answered,
+        per_question=most.sent / main.ask.count,
+        batches=most.batches,
+        monitored=_monitored(shared, release.monitor, most, {log.stream: log for log in logs}.values()),
+    )
+
+
+def _monitored(
+    shared: Questioned, monitor: Monitor | None, most: Log, logs: Collection[Log]
+) -> results.Monitored | None:
+    """Return what the monitor makes of logs that differ, and of ordinary queries."""
+    if monitor is None or monitor.radius is None:
+        return None
+    windows, flagged = sum(log.windows for log in logs), sum(log.flagged for log in logs)
+    given = shared.each.audit.release or shared.prepared.scenario.release
+    return results.Monitored(
+        window=monitor.window,
+        near_duplicates=monitor.near_duplicates,
+        radius=monitor.radius,
+        stated_rate=monitor.false_alarm_rate if given.monitor and given.monitor.radius is None else None,
+        windows=windows,
+        flagged=flagged,
+        clusters=most.clusters,
+        largest_cluster=most.largest_cluster,
+        detection=_share(flagged, windows),
+        false_alarms=_false_alarms(shared.prepared, monitor, monitor.radius),
+    )
+
+
+def _false_alarms(prepared: Prepared, monitor: Monitor, radius: float) -> results.Quantity:
+    """Return the share of windows of ordinary queries that a monitor flags, on records that its radius was not set on.
+
+    The records are dealt into windows several times; the interval counts only windows that share no record.
+    """
+    pool = prepared.pool
+    held_out = pool.x[np.concatenate([pool.test, pool.null, pool.background, pool.candidates])]
+    rng = generator(prepared.scenario.seed, "monitor", "ordinary")
+    try:
+        dealt = [ordinary(held_out, monitor.window, rng) for _ in range(DEALS)]
+    except NotEnough as error:
+        return results.unknown(str(error), LEVEL)
+    flagged = (np.stack(dealt) < radius).sum(axis=2) >= monitor.near_duplicates  # [deals, windows]
+    return _share(float(flagged.mean() * flagged.shape[1]), flagged.shape[1])
+
+
+def _share(hits: float, of: int) -> results.Quantity:
+    """Return hits / of with the interval of Clopper and Pearson; hits may be an average, and so no whole number."""
+    half = (1 - LEVEL) / 2
+    low = float(scipy.stats.beta.ppf(half, hits, of - hits + 1)) if hits > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - half, hits + 1, of - hits)) if hits < of else 1.0
+    return results.Quantity(hits / of, low, high, LEVEL, "Clopper and Pearson", None, None, None, None)
 
 
 def _measure(metric: Metric, found: Tried, confidence: float, within: Bools | None = None) -> Found:

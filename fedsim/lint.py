@@ -5,7 +5,7 @@ of `PER_SCENARIO` at all of it. Names that do not exist are `scenario_file`'s to
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -23,8 +23,10 @@ from fedsim.scenario import (
     Options,
     Privacy,
     RecordPrivacy,
+    Release,
     Scenario,
     SecureAggregation,
+    in_setup,
 )
 
 Place = tuple[str | int, ...]
@@ -104,7 +106,14 @@ def defences_of(scenario: Scenario) -> list[Defences]:
     return [
         Defences(scenario, ("federation",), None, own.secure_aggregation, own.privacy, own.drop_out),
         *(
-            Defences(scenario, ("setups", index), each.name, each.secure_aggregation, each.privacy, each.drop_out)
+            Defences(
+                in_setup(scenario, each),
+                ("setups", index),
+                each.name,
+                each.secure_aggregation,
+                each.privacy,
+                each.drop_out,
+            )
             for index, each in enumerate(scenario.setups)
         ),
     ]
@@ -460,3 +469,42 @@ PER_SCENARIO: dict[str, Callable[[Scenario], Remarks]] = {
         tuned_on_the_data,
     )
 }
+
+
+# Defences that no attack was made for
+
+
+def untried(scenario: Scenario, adaptive: Mapping[str, Collection[str]], games: Mapping[str, str]) -> Remarks:
+    """A defence is met only by attacks that do not know it.
+
+    adaptive: defence -> attacks that know it. games: attack -> the game that it plays.
+    """
+    met: dict[tuple[str, str | None, Release | None, str], list[int]] = {}
+    for index, audit in enumerate(scenario.audits):
+        game = audit.game if isinstance(audit.game, str) else audit.game.name
+        for defence in _defences_met(scenario, audit):
+            met.setdefault((defence, audit.setup, audit.release, game), []).append(index)
+    for (defence, _, _, played), audits in met.items():
+        fitting = [name for name in adaptive.get(defence, ()) if games.get(name) == played]
+        tried = {name for index in audits for name in scenario.audits[index].attacks}
+        if fitting and not tried & set(fitting):
+            text = (
+                f"no attack here knows the defence it meets ({str(defence).replace('_', ' ')}), so it says little of it"
+            )
+            yield Remark(("audits", audits[0], "attacks"), "warning", text, f"add one of {', '.join(fitting[:4])}")
+
+
+def _defences_met(scenario: Scenario, audit: Audit) -> list[str]:
+    """Return the defences that stand between an audit's vantage and what it attacks."""
+    setup = next((each for each in scenario.setups if each.name == audit.setup), None)
+    federation = (in_setup(scenario, setup) if setup else scenario).federation
+    release, parties = audit.release or scenario.release, {part.strip() for part in audit.vantage.split("+")}
+    found: list[str] = []
+    if parties == {"public"}:
+        found += [release.output] if release.output != "probabilities" else []
+        found += ["budget"] if release.budget is not None else []
+        found += ["monitor"] if release.monitor is not None else []
+    if "server" in parties:
+        found += ["secure_aggregation"] if federation.secure_aggregation else []
+        found += [mod.name for mod in federation.mods]
+    return found + (["privacy"] if federation.privacy else [])

@@ -12,8 +12,10 @@ from fedsim.errors import ScenarioError
 from fedsim.game import Draw, Exam, acting, adversary_title, asked, asked_from, draw, title, with_adversary
 from fedsim.job import Job, Probe, Recipes
 from fedsim.models import parameter_count
+from fedsim.monitor import NotEnough, calibrated_radius
 from fedsim.randomness import generator
-from fedsim.scenario import Adversary, Audit, CanaryGame, DistributedPrivacy, Federation, Scenario
+from fedsim.scenario import Adversary, Audit, CanaryGame, DistributedPrivacy, Federation, Release, Scenario
+from fedsim.scenario import in_setup as changed
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
 
@@ -26,11 +28,14 @@ TrialKey = tuple[str | None, str, Adversary | None, frozenset[str]]
 
 @dataclass(frozen=True)
 class PreparedAudit:
-    """An audit, its vantage, and the name of the probe that measures each attack's signal in each exam."""
+    """An audit, its vantage, the name of the probe that measures each attack's signal in each exam, and the output
+    policy that it meets, its monitor calibrated.
+    """
 
     audit: Audit
     vantage: Vantage
     probes: Mapping[ProbeKey, str]
+    release: Release
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     trials = []
     for setup in dict.fromkeys(setup for setup, *_ in alike):
         games = [audits for (name, *_), audits in alike.items() if name == setup]
-        whole = scenario.model_copy(update={"federation": in_setup(scenario, setup)})
+        whole = _with_setup(scenario, setup)
         known = _calibrated(whole, setup, pool, games, recipes)
         trials += [_trial(known, setup, pool, audits, attacks, recipes) for audits in games]
     order = list(alike)
@@ -92,11 +97,14 @@ def _trial_key(audit: Audit, clients: int) -> TrialKey:
 
 def in_setup(scenario: Scenario, setup: str | None) -> Federation:
     """Return the federation of a scenario with the defences of a setup."""
+    return _with_setup(scenario, setup).federation
+
+
+def _with_setup(scenario: Scenario, setup: str | None) -> Scenario:
+    """Return a scenario with what a setup puts in place of its own."""
     if setup is None:
-        return scenario.federation
-    chosen = next(each for each in scenario.setups if each.name == setup)
-    defences = {name: getattr(chosen, name) for name in ("secure_aggregation", "privacy", "drop_out")}
-    return scenario.federation.model_copy(update=defences)
+        return scenario
+    return changed(scenario, next(each for each in scenario.setups if each.name == setup))
 
 
 def facts(scenario: Scenario, pool: Pool, worlds: Draw, recipes: Recipes, *, canaries: bool = True) -> Facts:
@@ -189,13 +197,14 @@ def _trial(
                 "nothing is left to ask"
             )
         names: dict[ProbeKey, str] = {}
+        release = _policy(scenario, number, audit, pool)
         for exam in worlds.exams:
             for attack in audit.attacks:
                 _check_references(number, audit, attacks[attack], exam)
-                probe = _probe(vantage, exam, audit, attack, attacks)
+                probe = _probe(vantage, exam, audit, attack, attacks, release)
                 probes[probe.name] = probe
                 names[exam.kind, attack] = probe.name
-        prepared.append(PreparedAudit(audit, vantage, names))
+        prepared.append(PreparedAudit(audit, vantage, names, release))
     job = Job(
         scenario=scenario,
         stock=stock(pool),
@@ -210,7 +219,27 @@ def _trial(
     return Trial(setup, scenario.federation, known_facts, bare, worlds, tuple(prepared), job, does)
 
 
-def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks) -> Probe:
+def _policy(scenario: Scenario, number: int, audit: Audit, pool: Pool) -> Release:
+    """Return the output policy that an audit meets; the radius of its monitor is set on the public records."""
+    release = audit.release or scenario.release
+    monitor = release.monitor
+    if monitor is None or monitor.radius is not None:
+        return release
+    place = f"audits.{number}.release.monitor" if audit.release else "release.monitor"
+    try:
+        radius = calibrated_radius(
+            pool.x[pool.population],
+            monitor.window,
+            monitor.near_duplicates,
+            monitor.false_alarm_rate,
+            generator(scenario.seed, "monitor", "calibration"),
+        )
+    except NotEnough as error:
+        raise ScenarioError(f"{place}.window: {error} (`data.population`)") from None
+    return release.model_copy(update={"monitor": monitor.model_copy(update={"radius": radius})})
+
+
+def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Attacks, release: Release) -> Probe:
     """Return the probe of an attack's signal; attacks of an audit with the same signal share one."""
     first = next(name for name in audit.attacks if attacks[name].signal is attacks[attack].signal)
     return Probe(
@@ -219,6 +248,7 @@ def _probe(vantage: Vantage, exam: Exam, audit: Audit, attack: str, attacks: Att
         ask=asked_from(exam.ask, vantage.clients),
         signal=attacks[attack].signal,
         worlds=frozenset(int(world) for world in exam.worlds),
+        release=release,
     )
 
 

@@ -246,6 +246,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
     )
     environment.filters |= {"number": number, "percent": percent, "label": label, "https": https}
     environment.filters |= {"count": "{:,}".format, "epsilon": epsilon, "setup_title": setup_title}
+    asking = [finding for finding in record.findings if finding.queries is not None]
     return environment.get_template("report.html.j2").render(
         record=record,
         scenario=record.scenario.effective,
@@ -267,6 +268,8 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         protected=PROTECTED,
         tpr=tpr_metric(record.findings),
         grids=grids(record.findings),
+        asking=asking,
+        monitored=any(finding.queries and finding.queries.monitored for finding in asking),
         rocs=[name for name in drawings if name.startswith("roc-")],
         curveless=[finding for finding in record.findings if finding.status == "measured" and not has_curve(finding)],
         counts=counts(record.findings),
@@ -460,8 +463,27 @@ def setting(record: Results) -> list[tuple[str, str]]:
             for pair in defences(federation, found.noise_multiplier)
         ),
         ("Released", access[release["access"]]),
+        *((f"Setup {setup['name']}", changes) for setup in effective["setups"] if (changes := _changes(setup))),
         ("Worlds", f"{record.federation.worlds} independent federations, each with its own coins and initial model"),
     ]
+
+
+def _changes(setup: Json) -> str:
+    """What a setup changes in how the federation learns, in words; empty where nothing."""
+    said = []
+    if model := setup["model"]:
+        said.append(f"model {model['name']}, dropout {model['dropout']:g}")
+    if setup["rounds"]:
+        said.append(f"{setup['rounds']} rounds")
+    if local := setup["local"]:
+        stopping = f", early stopping after {local['early_stopping']['patience']}" if local["early_stopping"] else ""
+        said.append(
+            f"{local['epochs']} epochs of {local['optimizer']}, learning rate {local['learning_rate']:g}, weight decay "
+            f"{local['weight_decay']:g}{stopping}"
+        )
+    if setup["mods"] is not None:
+        said.append(f"mods: {', '.join(map(_named, setup['mods'])) or 'none'}")
+    return "; ".join(said)
 
 
 def defences(asked: Json, noise_multiplier: float | None) -> list[tuple[str, str]]:

@@ -207,6 +207,43 @@ class BoundFound:
 
 
 @validated(frozen=True, config=STRICT)
+class Monitored:
+    """What the monitor of the release makes of an attack's queries, and of ordinary ones.
+
+    radius: how close a query must lie to an earlier one of its window to count. windows, flagged: of the attack, over
+    worlds that were asked different things. detection: share of the attack's windows flagged. false_alarms: share of
+    windows of ordinary queries flagged, on records that had no part in setting the radius.
+    """
+
+    window: int
+    near_duplicates: int
+    radius: float
+    stated_rate: float | None  # of false alarms, at which the radius was set; null: the scenario gave the radius
+    windows: int
+    flagged: int
+    clusters: int  # of near-duplicates, in the world that was asked most
+    largest_cluster: int
+    detection: Quantity
+    false_alarms: Quantity
+
+
+@validated(frozen=True, config=STRICT)
+class Queries:
+    """What an attack asked the released model in the world that was asked most; a query is one record asked about.
+
+    Attacks of an audit that measure the same thing share its answers, and each is counted as if it were alone.
+    """
+
+    released: str  # what a query answers, in words
+    budget: int | None  # null: any number
+    sent: int
+    answered: int
+    per_question: float  # queries for each item that the audit asks about
+    batches: tuple[tuple[int, int], ...]  # (queries in a batch, how many such batches)
+    monitored: Monitored | None = None  # null: there is no monitor
+
+
+@validated(frozen=True, config=STRICT)
 class Finding:
     """One attack of one audit: what it is, what it found, and what the finding is worth."""
 
@@ -238,6 +275,7 @@ class Finding:
     )
     adversary: str | None = None  # who does what beside looking; null: nobody does
     cost: Quantity | None = None  # test accuracy that the adversary costs, in the same worlds; null without one
+    queries: Queries | None = None  # null: it never asked the released model
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""

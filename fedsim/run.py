@@ -30,7 +30,7 @@ from fedsim.job import Recipes, WorldResult, client_name
 from fedsim.models import parameter_count
 from fedsim.prepare import Attacks, Prepared, Trial, prepare
 from fedsim.processes import MEMORY, default_workers
-from fedsim.release import in_words
+from fedsim.release import Log, in_words
 from fedsim.report import write_report
 from fedsim.scenario import EpsilonClaim, digest
 from fedsim.scenario_file import Loaded, dump
@@ -276,6 +276,7 @@ def _write_world(path: Path, world: WorldResult) -> None:
         "sights": world.sights,
         "carried": world.carried,
         "aborted": world.aborted,
+        "queries": {name: log._asdict() for name, log in world.queries.items()},
     }
     arrays: dict[str, Any] = {f"signal/{name}": signal for name, signal in world.signals.items()}
     with path.open("wb") as file:
@@ -288,6 +289,10 @@ def _read_world(path: Path) -> WorldResult | None:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             signals = {name.removeprefix("signal/"): file[name] for name in file.files if name.startswith("signal/")}
+            facts["queries"] = {
+                name: Log(**log | {"batches": tuple(tuple(each) for each in log["batches"])})
+                for name, log in facts["queries"].items()
+            }
             return WorldResult(signals=signals, utility=file["utility"], **facts)
     except Exception:  # zipfile, zlib, numpy and json all have their own
         return None
@@ -317,7 +322,7 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
     first = prepared.trials[0]
     owner = prepared.pool.owner[prepared.pool.candidates]
     model, shape = first.draw.worlds[0].model, prepared.pool.x.shape[1:]
-    sights: dict[tuple[str | None, str], results.Sight] = {}  # of each setup: in the first world of its game
+    sights: dict[tuple[str | None, str, str], results.Sight] = {}  # of each setup: in the first world of its game
     for trial, worlds in zip(prepared.trials, main, strict=True):
         for each in trial.audits:
             name = str(each.vantage)
@@ -325,10 +330,10 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
                 vantage=each.audit.vantage,
                 messages=dict(worlds[0].sights[name]),
                 parameters=worlds[0].carried[name],
-                released=in_words(prepared.scenario.release),
+                released=in_words(each.release),
                 setup=trial.setup,
             )
-            sights.setdefault((trial.setup, each.audit.vantage), sight)
+            sights.setdefault((trial.setup, each.audit.vantage, sight.released), sight)
     return results.Federation(
         clients=tuple(results.Client(k, int((owner == k).sum())) for k in range(prepared.pool.clients)),
         worlds=prepared.scenario.worlds,

@@ -285,6 +285,36 @@ class Setup(Section):
     """Differential privacy."""
     drop_out: DropOut = DropOut()
     """How often clients fall silent."""
+    model: ModelChoice | None = None
+    """Another model (dropout, width) in place of the scenario's."""
+    local: Local | None = None
+    """Another local training (weight decay, epochs, early stopping) in place of `federation.local`."""
+    rounds: Positive | None = None
+    """Another number of rounds in place of `federation.rounds`."""
+    mods: tuple[Plugin, ...] | None = None
+    """Other client mods (sparsification) in place of `federation.mods`."""
+
+
+class Monitor(Section):
+    """Flags a caller that sends bursts of near-duplicates; a burst is what attacks on labels alone live on."""
+
+    window: Annotated[int, Field(ge=2, le=1000)] = 100
+    """Queries of one caller that are looked at together: the first so many, the next so many, and so on."""
+    near_duplicates: Positive = 10
+    """Queries of a window that must lie close to an earlier one of it before the caller is flagged."""
+    radius: Annotated[float, Field(gt=0)] | None = None
+    """How close is close (L2 distance); default: set on public records, at `false_alarm_rate`."""
+    false_alarm_rate: Annotated[float, Field(ge=0.001, le=0.5)] = 0.01
+    """Share of windows of ordinary queries that may be flagged; sets the radius where none is given."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.near_duplicates >= self.window:
+            raise ValueError(
+                f"{self.near_duplicates} `near_duplicates` cannot be in a window of {self.window}: the first query has "
+                "no earlier one; use fewer, or a larger `window`"
+            )
+        return self
 
 
 class Release(Section):
@@ -298,9 +328,17 @@ class Release(Section):
     """rounded: decimals shown."""
     temperature: Annotated[float, Field(gt=0)] = 20.0
     """temperature: logits are divided by this."""
+    budget: Positive | None = None
+    """black_box: queries (records asked about) that one caller gets answers to (default: any number)."""
+    monitor: Monitor | None = None
+    """black_box: look for callers that send bursts of near-duplicates."""
 
     @model_validator(mode="after")
     def _white(self) -> Self:
+        if self.access == "white_box" and (self.budget is not None or self.monitor is not None):
+            raise ValueError(
+                "white_box gives the parameters away, so nobody need ask: leave `budget` and `monitor` out"
+            )
         if self.access == "white_box" and self.output != "probabilities":
             raise ValueError(
                 "white_box gives the parameters away, so an output policy hides nothing: leave `output` out"
@@ -467,6 +505,10 @@ class Audit(Section):
     """Attacks to run; see `fedsim list attacks`."""
     setup: Name | None = None
     """The setup attacked (default: the federation as it stands)."""
+    release: Release | None = None
+    """How the same model is shown to this audit's attackers (default: `release`); to compare output policies or query
+    budgets without training again.
+    """
     bounds: tuple[str, ...] = ()
     """Lower bounds on epsilon to draw from the scores; see `fedsim list bounds`."""
     delta: Delta = 1e-5
@@ -579,6 +621,22 @@ class Scenario(Section):
     """Where local training runs."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of parameters and training."""
+
+
+def in_setup(scenario: Scenario, setup: Setup) -> Scenario:
+    """Return the scenario with what a setup puts in place of its own."""
+    own = scenario.federation
+    federation = own.model_copy(
+        update={
+            "secure_aggregation": setup.secure_aggregation,
+            "privacy": setup.privacy,
+            "drop_out": setup.drop_out,
+            "local": setup.local or own.local,
+            "rounds": setup.rounds or own.rounds,
+            "mods": own.mods if setup.mods is None else setup.mods,
+        }
+    )
+    return scenario.model_copy(update={"federation": federation, "model": setup.model or scenario.model})
 
 
 def digest(scenario: Scenario) -> str:

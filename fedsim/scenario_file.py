@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import pydantic
 import yaml
 
 from fedsim.errors import ScenarioError
-from fedsim.lint import lint
+from fedsim.lint import lint, untried
 from fedsim.scenario import (
     ACTS_AS,
     AdaptivePrivacy,
@@ -108,9 +109,18 @@ def located(error: ScenarioError, loaded: Loaded) -> ScenarioError:
     return ScenarioError(f"{loaded.places[_known_part(path, loaded.places)]}: {error}") if _schemas(path) else error
 
 
-def warnings(loaded: Loaded) -> list[str]:
-    """Return what weakens the privacy that a scenario describes: `path:line: key: what is wrong; the remedy` each."""
+def warnings(
+    loaded: Loaded,
+    adaptive: Mapping[str, Collection[str]] = MappingProxyType({}),
+    games: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Return what weakens the privacy that a scenario describes, or its proof: `path:line: key: what is wrong; the
+    remedy` each.
+
+    adaptive: defence -> attacks that know it. games: attack -> the game it plays.
+    """
     found = [remark for remark in lint(loaded.scenario) if remark.level == "warning"]
+    found += untried(loaded.scenario, adaptive, games)
     order = list(loaded.places)
     found.sort(key=lambda remark: order.index(_known_part(remark.place, loaded.places)))
     return [f"{loaded.places[_known_part(each.place, loaded.places)]}: {_dotted(each.place)}: {each}" for each in found]
@@ -562,6 +572,10 @@ def _semantic(scenario: Scenario, known: Known) -> Iterator[_Problem]:
         yield from _audit(("audits", index), audit, data.clients, known)
         yield from _setup(("audits", index), audit.setup, scenario)
         yield from _adversary(("audits", index), audit, scenario)
+        yield from _release(("audits", index, "release"), audit, scenario)
+    for index, setup in enumerate(scenario.setups):
+        for number, mod in enumerate(setup.mods or ()):
+            yield from _plugin(("setups", index, "mods", number), mod, known.mods, "client mod")
     setups = [setup.name for setup in scenario.setups]
     for index, name in enumerate(setups):
         if name in setups[:index]:
@@ -584,6 +598,16 @@ def _setup(place: KeyPath, name: str | None, scenario: Scenario) -> Iterator[_Pr
     setups = [setup.name for setup in scenario.setups]
     if name is not None and name not in setups:
         yield _Problem((*place, "setup"), _unknown("setup", name, setups))
+
+
+def _release(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Problem]:
+    """Yield what is wrong with the output policy that an audit asks for."""
+    if audit.release is not None and "white_box" in (audit.release.access, scenario.release.access):
+        message = (
+            "an audit's own release is for comparing answers to queries, and white_box gives the parameters away to "
+            "everybody; set `release.access` for the whole scenario, or leave this out"
+        )
+        yield _Problem(place, message)
 
 
 def _audit(place: KeyPath, audit: Audit, clients: int, known: Known) -> Iterator[_Problem]:

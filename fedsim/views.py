@@ -79,7 +79,7 @@ def visible(vantage: Vantage, events: Iterable[Event]) -> tuple[Event, ...]:
 class Answer(NamedTuple):
     """What one batch of queries to a model returns."""
 
-    labels: Ints  # [n] predicted class
+    labels: Ints  # [n] predicted class; -1 where the query was not answered
     probabilities: (
         Floats | None
     )  # [n, classes]; NaN where the output policy withholds an entry; None where only labels are shown
@@ -119,6 +119,8 @@ class Public:
     learning_rate: float
     optimizer: str
     train: Train | None = None  # the same recipe, ready to run
+    temperature: float = 1.0  # by which the released model divides its logits
+    budget: int | None = None  # records that the released model answers one caller about; None: any number
     known: list[Known] = field(init=False, repr=False, compare=False, default_factory=list)  # see `query`
 
 

@@ -11,7 +11,8 @@ from fedsim.apps import Bench, Outcome, rehearse
 from fedsim.errors import NotVisible, RunError
 from fedsim.game import World
 from fedsim.job import Job, WorldResult
-from fedsim.release import released
+from fedsim.release import Caller, Log, released
+from fedsim.scenario import Release
 from fedsim.transcript import ABORTED, MASKED, PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, digest, frozen
 from fedsim.views import Floats, Public, sees
 
@@ -33,6 +34,11 @@ def public_facts(setup: Bench, world: World) -> Public:
     )
 
 
+def _temperature(release: Release) -> float:
+    """Return by what a released model divides its logits."""
+    return release.temperature if release.output == "temperature" else 1.0
+
+
 class Watch:
     """Sees every event of world `index` of a job, in order; then says what the world leaves behind.
 
@@ -43,7 +49,14 @@ class Watch:
         self._job, self._world, self._spare = job, job.worlds[index], spare
         self._facts = public_facts(setup, self._world)
         self._probes = [probe for probe in job.probes if index in probe.worlds]
-        self._states = {probe.name: probe.signal.start(self._facts, probe.ask) for probe in self._probes}
+        self._releases = {probe.name: probe.release or job.scenario.release for probe in self._probes}
+        known = {  # attacks that meet one policy share what they know, and so the answers that are remembered
+            release: replace(self._facts, temperature=_temperature(release), budget=release.budget)
+            for release in set(self._releases.values())
+        }
+        self._states = {
+            probe.name: probe.signal.start(known[self._releases[probe.name]], probe.ask) for probe in self._probes
+        }
         self._hidden: dict[str, str] = {}
         self._transcript = hashlib.sha256()
         self._summed: tuple[Arrays, bytes] = ({}, b"")
@@ -97,14 +110,17 @@ class Watch:
         receiver = PUBLIC if release.access == "white_box" else SERVER
         final = Event(self._world.federation.rounds, "final", SERVER, receiver, arrays, {})
         self.see(final)
-        oracle = released(self._facts, self._copy(arrays), release)
         signals: dict[str, Floats] = {}
+        queries: dict[str, Log] = {}
         for probe in self._probes:
             if probe.name not in self._hidden:
+                policy = self._releases[probe.name]
+                caller = Caller(released(self._facts, self._copy(arrays), policy), policy)
                 try:
-                    signals[probe.name] = probe.signal.finish(self._states[probe.name], oracle)
+                    signals[probe.name] = probe.signal.finish(self._states[probe.name], caller)
                 except NotVisible as reason:
                     self._hidden[probe.name] = str(reason)
+                queries[probe.name] = caller.log()
         return WorldResult(
             signals=signals,
             not_visible=self._hidden,
@@ -114,4 +130,5 @@ class Watch:
             sights={name: dict(counts) for name, counts in self._sights.items()},
             carried=self._carried,
             aborted=self._aborted,
+            queries=queries,
         )

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.gradients": "",
     "fedsim.intervals": "metrics",
     "fedsim.mechanisms": "",
+    "fedsim.monitor": "",
     "fedsim.accounting": "mechanisms scenario",
     "fedsim.audit": "intervals metrics",
     "fedsim.claims": "accounting audit intervals scenario",
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.models": "errors scenario",
     "fedsim.training": "models scenario",
     "fedsim.dp_sgd": "gradients training",
-    "fedsim.release": "scenario transcript views",
+    "fedsim.release": "monitor scenario transcript views",
     "fedsim.game": "canaries data errors randomness scenario transcript views",
     "fedsim.grid": "errors transcript",
     "fedsim.secagg": "grid randomness scenario transcript vectors",
@@ -48,23 +49,23 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.apps": "adversaries canaries data defences dp_sgd game grid models randomness scenario secagg training "
     "transcript vectors views",
     # The engine: what it is given, how it measures, how many are trained at once, how worlds run.
-    "fedsim.job": "apps attack game scenario views",
-    "fedsim.watch": "apps errors game job release transcript views",
+    "fedsim.job": "apps attack game release scenario views",
+    "fedsim.watch": "apps errors game job release scenario transcript views",
     "fedsim.stacked": "dp_sgd models scenario training",
     "fedsim.direct": "apps game grid models training transcript",
     "fedsim.lockstep": "apps defences direct dp_sgd errors grid job models randomness scenario stacked training "
     "transcript watch",
     "fedsim.engine": "apps errors grid job lockstep models processes stacked tape threads transcript watch",
     # A run, and what it found.
-    "fedsim.prepare": "accounting apps attack data defences errors game job models randomness scenario scenario_file "
-    "views",
+    "fedsim.prepare": "accounting apps attack data defences errors game job models monitor randomness scenario "
+    "scenario_file views",
     "fedsim.plan": "apps attack engine epsilon errors game job lockstep prepare processes randomness "
     "scenario_file threads views",
     "fedsim.results": "errors intervals metrics scenario",
     "fedsim.epsilon": "accounting audit claims intervals prepare randomness results scenario transcript views",
-    "fedsim.judge": "accounting apps attack audit claims controls epsilon errors game intervals job metrics prepare "
-    "results scenario transcript views",
-    "fedsim.run": "fedsim accounting audit data engine epsilon errors game job judge models prepare processes "
+    "fedsim.judge": "accounting apps attack audit claims controls epsilon errors game intervals job metrics monitor "
+    "prepare randomness release results scenario transcript views",
+    "fedsim.run": "fedsim accounting apps audit data engine epsilon errors game job judge models prepare processes "
     "release report results scenario scenario_file tape threads",
     # The page, from a record alone.
     "fedsim.figures": "errors metrics results",

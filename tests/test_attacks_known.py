@@ -335,7 +335,7 @@ def test_noise_flips_two_valued_features_and_blurs_the_others() -> None:
     x[:, 200:] = np.random.default_rng(16).standard_normal((50, 200))
     two_valued, scale = np.arange(400) < 200, x.std(axis=0, dtype=np.float64)
     scale[300:] = 0
-    copies = np.stack(list(noisy(x, two_valued, scale, 1 - x)))
+    copies = np.stack(list(noisy(x, two_valued, scale, 1 - x, 100)))
     assert np.isin(copies[:, :, :200], [-1, 2]).all()
     changed = (copies != x)[:, 0, :200].reshape(len(FLIPS), -1).mean(axis=1)
     # 20 copies x 200 features each: 5 standard deviations of a binomial share, false alarm 3e-6
