@@ -8,16 +8,10 @@ from attacks.table import ATTACKS
 _MATCHED = tuple(name for name, row in ATTACKS.items() if row.min_references)
 """Their references train by the same recipe, noise included, so what they expect is what the defence leaves over."""
 _CANARIES = tuple(name for name, row in ATTACKS.items() if row.game == "canaries")
-_SUMS = (
-    "movement_cosine",
-    "label_unmixing",
-    "loss_trajectory",
-    "loss_trajectory_calibrated",
-    "lira",
-    "rmia",
-    *_CANARIES,
+_SUMS = tuple(
+    name for name, row in ATTACKS.items() if row.signal.reads in ("models", "sum", "sums", "ascent", "inconsistency")
 )
-"""What the sum of the updates, or the global model, gives away."""
+"""What the sum of the updates, or the models of the rounds, give away."""
 
 ADAPTIVE: dict[str, tuple[str, ...]] = {
     "label": ("label_only", "gap"),
@@ -26,7 +20,7 @@ ADAPTIVE: dict[str, tuple[str, ...]] = {
     "temperature": ("lira_untempered", "label_only"),
     "budget": ("label_only",),  # spends what there is
     "monitor": ("label_only",),  # goes round all records, so that copies of one lie far apart in its stream
-    "secure_aggregation": (*_SUMS, *_CANARIES),
+    "secure_aggregation": (*_SUMS, "lira", "rmia"),
     "privacy": (*_MATCHED, *_CANARIES),
     "sparsify": (
         "update_cosine",

@@ -85,8 +85,8 @@ W4 = Workload(
 WORKLOADS = (W1, W2, W3, W4)
 QUICK = (
     replace(W1, size=Size(16, 20, 8)),
-    replace(W2, size=Size(8, 5, 3)),
-    replace(W3, size=Size(2, 3, 2), records=2000),
+    replace(W2, size=Size(4, 5, 3)),
+    replace(W3, size=Size(2, 3, 2), records=1000),
     replace(W4, size=Size(2, 4, 2)),
 )
 

@@ -1,8 +1,12 @@
 """A federation without Flower's containers, for strategies that only average. It holds the same conversation, event by
 event, as Flower's FedAvg over the same apps; why it exists and what it buys is in `docs/decisions/`.
+
+The mean of the clients' models is formed without forming each of them, where that is quicker. A client's model is then
+formed only if somebody looks at its reply; that changes neither the mean nor any other reply.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -10,8 +14,9 @@ from fedsim.apps import Bench, Outcome, cohort, initial, local_task, measured_ro
 from fedsim.game import World
 from fedsim.grid import PROXIMAL, read_only
 from fedsim.models import Params
+from fedsim.stacked import Joint, joint_parts, moves_once, step_once, train_jointly
 from fedsim.training import Task, Trained
-from fedsim.transcript import SERVER, Arrays, Event, client
+from fedsim.transcript import SERVER, Arrays, Event, Formed, array_checksums, client
 
 Course = Generator[list[Task], list[Trained], None]
 """A world under way: yields the local trainings it waits for, and is sent what they came to."""
@@ -39,15 +44,36 @@ def course(
             sink(Event(number + 1, "train", SERVER, client(party), arrays, facts))
         if not chosen:
             continue
+        said: dict[int, tuple[float, Arrays]] = {}  # client -> loss and model
+        counts = {party: len(world.rows[party]) for party in chosen}
+        everyone = sum(counts.values())
+        parts: list[tuple[float, Params]] = []  # what the mean is the weighted sum of
+
+        once = [party for party in chosen if moves_once(setup.model(world), world.federation.local, counts[party])]
+        if once:
+            rows = [torch.from_numpy(world.rows[party]) for party in once]
+            joint = step_once(setup.model(world), params, setup.x, setup.y, rows, world.federation.local)
+            said |= _answers(once, joint)
+            parts.append((1 / everyone, joint.total))
+        several = [party for party in chosen if party not in said]
+        mu = config.get(PROXIMAL, 0.0)
         tasks = [
-            local_task(setup, world, party, number + 1, params, config.get(PROXIMAL, 0.0), kept.setdefault(party, {}))
-            for party in chosen
+            local_task(setup, world, party, number + 1, params, mu, kept.setdefault(party, {})) for party in several
         ]
-        results = yield tasks
-        for party, task, trained in zip(chosen, tasks, results, strict=True):
-            said = {"num-examples": len(task.rows), "train_loss": trained.loss}
-            sink(Event(number + 1, "train-reply", client(party), SERVER, _arrays(trained.params), said))
-        params = _mean(results, [len(task.rows) for task in tasks])
+        for part in joint_parts(tasks):
+            joint = train_jointly([tasks[k] for k in part])
+            said |= _answers([several[k] for k in part], joint)
+            parts.append((1 / everyone, joint.total))
+        rest = [k for k, party in enumerate(several) if party not in said]
+        results = (yield [tasks[k] for k in rest]) if rest else []
+        for k, trained in zip(rest, results, strict=True):
+            said[several[k]] = trained.loss, _arrays(trained.params)
+            parts.append((counts[several[k]] / everyone, trained.params))
+        for party in chosen:
+            loss, model = said[party]
+            report = {"num-examples": counts[party], "train_loss": loss}
+            sink(Event(number + 1, "train-reply", client(party), SERVER, model, report))
+        params = _sum(parts, params)
     outcome.arrays = {name: value.cpu().numpy() for name, value in params.items()}
 
 
@@ -56,14 +82,27 @@ def _arrays(params: Params) -> Arrays:
     return read_only({name: value.cpu().numpy() for name, value in params.items()})
 
 
-def _mean(results: list[Trained], counts: list[int]) -> Params:
-    """Return the mean weighted by the number of records, summed in the order of the clients."""
-    names = list(results[0].params)
+def _answers(parties: Sequence[int], joint: Joint) -> dict[int, tuple[float, Arrays]]:
+    """Return the loss of each party, and its model, to be formed if somebody looks."""
+    told = array_checksums({name: value.numpy() for name, value in joint.told.items()})
+    names = tuple(joint.total)
+    return {
+        party: (joint.losses[k], Formed(names, partial(_formed, joint.form, k), told))
+        for k, party in enumerate(parties)
+    }
+
+
+def _formed(form: Callable[[int], Params], k: int) -> Arrays:
+    return _arrays(form(k))
+
+
+def _sum(parts: Sequence[tuple[float, Params]], like: Params) -> Params:
+    """Return the weighted sum of parameters, in their order."""
     total: list[torch.Tensor] = []
-    for trained, count in zip(results, counts, strict=True):
-        values, weight = [trained.params[name] for name in names], count / sum(counts)
+    for weight, params in parts:
+        values = [params[name] for name in like]
         if total:
             torch._foreach_add_(total, values, alpha=weight)
         else:
             total = list(torch._foreach_mul(values, weight))
-    return dict(zip(names, total, strict=True))
+    return dict(zip(like, total, strict=True))

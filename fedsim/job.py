@@ -71,9 +71,10 @@ class WorldResult:
 
     signals: probe name -> float64 [rows, ...]. not_visible: probe name -> why. utility: float64 [points, 4], a row for
     each of `apps.measured_rounds`: train accuracy, train loss, test accuracy, test loss. transcript: SHA-256 of all
-    messages, their arrays by checksum. model: SHA-256 of the final parameters. sights: vantage -> messages by kind.
-    carried: vantage -> whether parameters were among what it saw. aborted: rounds
-    that secure aggregation gave up. queries: probe name -> what it asked the released model (`release.Log`).
+    messages, their arrays by checksum, or by that of what they follow from where nobody need form them. model: SHA-256
+    of the final parameters. sights: vantage -> messages by kind. carried: vantage -> whether parameters were among what
+    it saw. aborted: rounds that secure aggregation gave up. queries: probe name -> what it asked the released model
+    (`release.Log`).
     """
 
     signals: Mapping[str, Floats]

@@ -1,7 +1,7 @@
 """Every message of a world as it crossed the Grid, in order; what attackers get of it are copies."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -63,6 +63,32 @@ def frozen(arrays: Mapping[str, Array]) -> Arrays:
     return MappingProxyType(copies)
 
 
+class Formed(Mapping[str, Array]):
+    """Arrays that are formed when somebody first looks at them.
+
+    told: tells them from any others that might stand in their place, without forming them. form: returns them,
+    read-only, the same whenever it is called.
+    """
+
+    def __init__(self, names: tuple[str, ...], form: Callable[[], Arrays], told: bytes) -> None:
+        self.told = told
+        self._names, self._form = names, form
+        self._arrays: Arrays = {}
+
+    def __getitem__(self, name: str) -> Array:
+        self._arrays = self._arrays or self._form()
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
 def digest(events: Iterable[Event]) -> str:
     """Return the SHA-256 (hex) of a sequence of events; equal transcripts, equal digest."""
     state = hashlib.sha256()
@@ -79,7 +105,7 @@ def transcript_digest(events: Iterable[Event]) -> str:
     return state.hexdigest()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _weights(count: int, which: int) -> NDArray[np.uint64]:
     """Return `count` fixed odd numbers."""
     return np.random.default_rng(which).integers(2**63, size=count, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -104,7 +130,11 @@ def checksum(array: Array) -> tuple[int, int]:
 
 
 def array_checksums(arrays: Arrays) -> bytes:
-    """Return a line that tells arrays from any others: names, types, shapes, checksums."""
+    """Return a line that tells arrays from any others: names, types, shapes, checksums; of those not yet formed, the
+    line that tells what they are formed from.
+    """
+    if isinstance(arrays, Formed):
+        return arrays.told
     return repr(
         [(name, arrays[name].dtype.str, arrays[name].shape, checksum(arrays[name])) for name in sorted(arrays)]
     ).encode()

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.job": "apps attack game release scenario views",
     "fedsim.watch": "apps errors game job release scenario transcript views",
     "fedsim.stacked": "dp_sgd models scenario training",
-    "fedsim.direct": "apps game grid models training transcript",
+    "fedsim.direct": "apps game grid models stacked training transcript",
     "fedsim.lockstep": "apps defences direct dp_sgd errors grid job models randomness scenario stacked training "
     "transcript watch",
     "fedsim.engine": "apps errors grid job lockstep models processes stacked tape threads transcript watch",

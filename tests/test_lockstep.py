@@ -26,7 +26,7 @@ from fedsim.job import Job, Probe, WorldResult
 from fedsim.lockstep import batched, direct_world, run_together
 from fedsim.scenario import Plugin
 from fedsim.threads import pinned
-from fedsim.transcript import Event
+from fedsim.transcript import Event, Formed, checksums
 from fedsim.views import Ask, Floats, Oracle, Public, parse_vantage
 from strategies import STRATEGIES
 from tests import worlds
@@ -174,6 +174,63 @@ def test_workers_pieces_and_the_order_of_worlds_change_no_byte(messages: bool) -
     for index in everything:
         for other in (backwards, alone, shared):
             assert _bytes(whole[index]) == _bytes(other[index])
+
+
+LARGE: dict[str, Any] = {
+    "model": {"hidden": (600,)},
+    "federation": {"local": {"batch_size": 4, "learning_rate": 0.1, "momentum": 0.9}},
+}
+"""A first layer so large that a cohort's models are averaged without forming them; most clients take several steps."""
+
+
+@pytest.mark.parametrize("local", [{"epochs": 2}, {"epochs": 1}], ids=["several steps", "one step too"])
+def test_averages_without_the_models_are_those_of_the_models(local: dict[str, Any]) -> None:
+    settings = {"batch_size": 4, "learning_rate": 0.1, "momentum": 0.9, **local}
+    chosen = _job(settings, model=LARGE["model"], data={"clients": 5})
+    counts = [len(rows) for rows in chosen.worlds[0].rows]
+    assert min(counts) <= 4 < max(counts)
+    for index, (events, left) in _together(chosen, [0, 1], False).items():
+        assert all(isinstance(event.arrays, Formed) for event in events if event.kind == "train-reply")
+        expected, alone = _serial(chosen, index)
+        _assert_same_conversation(events, expected)
+        np.testing.assert_allclose(left.utility, alone.utility, rtol=0, atol=1e-10)
+
+
+def test_looking_at_replies_changes_no_byte_and_replies_have_no_company() -> None:
+    watched = _probed(data={"clients": 4}, **LARGE)
+    plain = dataclasses.replace(watched, probes=())
+    indices = [0, 1]
+    with pinned():
+        formed = {index: _together(watched, [index], False)[index] for index in indices}
+        together = _together(watched, indices, False)
+        unseen = dict(run_together(plain, indices, worlds.setup(plain)))
+    for index in indices:
+        assert (formed[index][1].transcript, formed[index][1].model) == (
+            unseen[index].transcript,
+            unseen[index].model,
+        )
+        for one, other in zip(formed[index][0], together[index][0], strict=True):
+            assert {name: array.tobytes() for name, array in one.arrays.items()} == {
+                name: array.tobytes() for name, array in other.arrays.items()
+            }
+
+
+def test_arrays_that_nobody_formed_are_told_by_what_they_follow_from() -> None:
+    formed: list[int] = []
+
+    def form() -> dict[str, Any]:
+        formed.append(1)
+        return {"w": np.ones(2)}
+
+    arrays = [Formed(("w",), form, told) for told in (b"one", b"one", b"other")]
+    one, same, other = (checksums(Event(1, "train-reply", "client:0", "server", each, {})) for each in arrays)
+    assert one == same != other
+    assert list(arrays[0]) == ["w"]
+    assert "v" not in arrays[0]
+    assert len(arrays[0]) == 1
+    assert not formed
+    assert arrays[0]["w"] is arrays[0]["w"]
+    assert len(formed) == 1
 
 
 def test_audits_agree_with_worlds_run_one_by_one_in_single_precision() -> None:

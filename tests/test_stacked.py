@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from fedsim import stacked
 from fedsim.models import build
 from fedsim.randomness import generator, torch_generator
 from fedsim.scenario import EarlyStopping, Local, ModelChoice
-from fedsim.stacked import recipe, train_many
+from fedsim.stacked import Joint, joint_parts, moves_once, recipe, step_once, train_jointly, train_many
 from fedsim.threads import pinned
 from fedsim.training import Task, Trained, train
 
@@ -128,8 +129,67 @@ def test_company_changes_no_bit(
                 assert one.loss == other.loss
 
 
+def _cohort(choice: ModelChoice, local: Local, sizes: tuple[int, ...] = SIZES, mu: float = 0.0) -> list[Task]:
+    """Clients of different sizes that all start from the same model."""
+    tasks = _tasks(choice, local, sizes, mu)
+    return [task._replace(params=tasks[0].params) for task in tasks]
+
+
+def _assert_joint(joint: Joint, alone: list[Trained], counts: list[int]) -> None:
+    for name, total in joint.total.items():
+        mean = sum(count * one.params[name] for one, count in zip(alone, counts, strict=True)) / sum(counts)
+        assert float((total / sum(counts) - mean).abs().max()) < 1e-10
+    for k, one in list(enumerate(alone))[::-1]:  # in whatever order they are formed
+        assert _distance(one, Trained(joint.form(k), joint.losses[k], one.steps)) < 1e-10
+        assert all(torch.equal(value, joint.form(k)[name]) for name, value in joint.form(k).items())
+
+
+@pytest.mark.parametrize("options", ["plain", "decay", "smoothing"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_sum_of_a_cohorts_models_is_formed_without_them(
+    name: str, optimizer: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacked, "LARGE_LAYER", 1)
+    monkeypatch.setattr(stacked, "BATCHES_NOT_KEPT", 2)
+    for epochs, mu in itertools.product((1, 3), (0.0, 0.2)):
+        settings = {"batch_size": 4, "epochs": epochs, **OPTIMIZERS[optimizer], **OPTIONS[options]}
+        local = Local.model_validate(settings)
+        alone = [train(task) for task in _cohort(MODELS[name], local, mu=mu)]
+        tasks = _cohort(MODELS[name], local, mu=mu)
+        parts = joint_parts(tasks)
+        assert sorted(itertools.chain(*parts)) == [
+            k for k, size in enumerate(SIZES) if -(-size // 2) * 2 * epochs <= 20
+        ]
+        for part in parts:
+            joint = train_jointly([tasks[k] for k in part])
+            _assert_joint(joint, [alone[k] for k in part], [SIZES[k] for k in part])
+
+
+@pytest.mark.parametrize("options", ["plain", "decay", "smoothing"])
+@pytest.mark.parametrize("name", ["softmax", "relu", "tanh", "gelu"])
+def test_clients_of_a_single_step_are_one_batch(name: str, options: str) -> None:
+    local = Local.model_validate({"batch_size": 8, **OPTIMIZERS["momentum"], **OPTIONS[options]})
+    sizes = tuple(size for size in SIZES if moves_once(build(MODELS[name], (FEATURES,), CLASSES), local, size))
+    assert sizes == (1, 2, 3, 5, 7, 8)
+    tasks = _cohort(MODELS[name], local, sizes, mu=0.3)
+    one = tasks[0]
+    joint = step_once(one.model, one.params, one.x, one.y, [task.rows for task in tasks], local)
+    _assert_joint(joint, [train(task) for task in tasks], list(sizes))
+
+
+def test_a_step_that_depends_on_its_clients_order_or_length_is_none_of_one_batch() -> None:
+    model, plain = build(MODELS["relu"], (FEATURES,), CLASSES), Local(batch_size=8, epochs=1)
+    assert moves_once(model, plain, 8)
+    assert not moves_once(model, plain, 9)
+    for change in ({"epochs": 2}, {"optimizer": "adam"}, {"clip_gradient": 1.0}, {"early_stopping": EarlyStopping()}):
+        assert not moves_once(model, plain.model_copy(update=change), 8)
+    assert not moves_once(build(MODELS["dropout"], (FEATURES,), CLASSES), plain, 8)
+    assert not moves_once(build(ModelChoice(name="cnn"), (1, 8, 8), CLASSES), plain, 8)
+
+
 def test_what_is_kept_between_rounds_changes_nothing() -> None:
-    local = Local(batch_size=4, momentum=0.9)
+    local = Local(batch_size=4, momentum=0.9, epochs=2)
     first = _tasks(MODELS["relu"], local)
     train_many(first)
     assert any("inner" in (task.memory or {}) for task in first)
