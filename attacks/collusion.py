@@ -11,10 +11,14 @@ from attacks.aggregates import NO_SUM, Cosines, Group, add, finish, follow, inve
 from fedsim.attack import Signal
 from fedsim.secagg.collusion import Pooled, open_sums
 from fedsim.secagg.crypto import Words
-from fedsim.secagg.protocol import Keys, point
+from fedsim.secagg.protocol import Keys, Settings, point
 from fedsim.transcript import AGGREGATE, AGGREGATOR, SECRET, SERVER, Event, client
 from fedsim.vectors import Floats
 from fedsim.views import Ask, Oracle, Public
+
+
+RECIPES = (Settings(), Settings(reused_seed=True))
+"""How keys and masks may have been derived: as they should, or as in the specimen that reuses its seeds."""
 
 
 class Pool(NamedTuple):
@@ -57,9 +61,10 @@ def opened(group: Group, event: Event, seen: tuple[Event, ...]) -> list[Group]:
         return group._replace(members=names, descent=-(whole[:size] - len(members) * zero) * step, weight=weight)
 
     if any(each.kind == SECRET for each in seen):
-        parts = [clear(members, total) for members, total in open_sums(pooled(seen)).items()]
-        if parts:
-            return parts
+        for settings in RECIPES:
+            parts = [clear(members, total) for members, total in open_sums(pooled(seen), settings).items()]
+            if parts and _add_up(parts, group):
+                return parts
     # A trusted party opens what a helper sent to it, and the helper knows that as well.
     own = {each.sender: cast(Words, each.arrays["masked"]) for each in seen if each.receiver == AGGREGATOR}
     helpers = {int(name.removeprefix("client:")): vector for name, vector in own.items() if name in group.members}
@@ -72,6 +77,12 @@ def opened(group: Group, event: Event, seen: tuple[Event, ...]) -> list[Group]:
         weight=group.weight - sum(each.weight for each in alone),
     )
     return [*alone, rest]
+
+
+def _add_up(parts: list[Group], group: Group) -> bool:
+    """Return whether sums that were opened are parts of the one the server got: wrong keys give noise."""
+    total = sum((part.descent for part in parts), np.zeros(len(group.descent)))
+    return bool(np.allclose(total, group.descent, rtol=0, atol=1e-3 * max(float(np.abs(group.descent).max()), 1e-9)))
 
 
 def pooled(seen: tuple[Event, ...]) -> Pooled:

@@ -183,7 +183,7 @@ def _untempered(state: Latest, released: Oracle) -> Floats:
     announces; a model that is held whole, or a broadcast one, has none.
     """
     asked = asked_records(state.ask)
-    if state.arrays is not None:
+    if state.final:
         return margin(probabilities(state, released, *asked.x), asked.y)
     logs = state.public.temperature * np.log(np.maximum(probabilities(state, released, *asked.x), FLOOR))
     return margin(softmax(logs), asked.y)

@@ -107,7 +107,7 @@ def defences_of(scenario: Scenario) -> list[Defences]:
         Defences(scenario, ("federation",), None, own.secure_aggregation, own.privacy, own.drop_out),
         *(
             Defences(
-                in_setup(scenario, each),
+                in_setup(scenario, each.name),
                 ("setups", index),
                 each.name,
                 each.secure_aggregation,
@@ -496,8 +496,7 @@ def untried(scenario: Scenario, adaptive: Mapping[str, Collection[str]], games: 
 
 def _defences_met(scenario: Scenario, audit: Audit) -> list[str]:
     """Return the defences that stand between an audit's vantage and what it attacks."""
-    setup = next((each for each in scenario.setups if each.name == audit.setup), None)
-    federation = (in_setup(scenario, setup) if setup else scenario).federation
+    federation = in_setup(scenario, audit.setup).federation
     release, parties = audit.release or scenario.release, {part.strip() for part in audit.vantage.split("+")}
     found: list[str] = []
     if parties == {"public"}:

@@ -25,7 +25,7 @@ from fedsim.processes import MEMORY
 from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
 from fedsim.threads import pinned
-from fedsim.views import Floats
+from fedsim.views import ClientAsk, DistinguishAsk, Floats
 
 START_AND_REPORT_SECONDS = 5.0  # worker processes import torch and Flower; figures are drawn
 PROCESS_BYTES = 450 * 2**20  # a process with torch and Flower loaded
@@ -224,7 +224,7 @@ def _notes(prepared: Prepared) -> tuple[str, ...]:
         len(rows) == 0
         for trial in prepared.trials
         for exam in trial.draw.exams
-        if exam.kind == "main"
+        if exam.kind == "main" and not isinstance(exam.ask, ClientAsk | DistinguishAsk)  # there it is the question
         for w in exam.worlds
         for rows in trial.draw.worlds[w].rows
     )

@@ -14,8 +14,7 @@ from fedsim.job import Job, Probe, Recipes
 from fedsim.models import parameter_count
 from fedsim.monitor import NotEnough, calibrated_radius
 from fedsim.randomness import generator
-from fedsim.scenario import Adversary, Audit, CanaryGame, DistributedPrivacy, Federation, Release, Scenario
-from fedsim.scenario import in_setup as changed
+from fedsim.scenario import Adversary, Audit, CanaryGame, DistributedPrivacy, Federation, Release, Scenario, in_setup
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
 
@@ -81,7 +80,7 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     trials = []
     for setup in dict.fromkeys(setup for setup, *_ in alike):
         games = [audits for (name, *_), audits in alike.items() if name == setup]
-        whole = _with_setup(scenario, setup)
+        whole = in_setup(scenario, setup)
         known = _calibrated(whole, setup, pool, games, recipes)
         trials += [_trial(known, setup, pool, audits, attacks, recipes) for audits in games]
     order = list(alike)
@@ -93,18 +92,6 @@ def _trial_key(audit: Audit, clients: int) -> TrialKey:
     """Return what audits have in common that share their worlds."""
     who = acting(audit.adversary, parse_vantage(audit.vantage, clients)) if audit.adversary else frozenset[str]()
     return audit.setup, title(audit.game), audit.adversary, who
-
-
-def in_setup(scenario: Scenario, setup: str | None) -> Federation:
-    """Return the federation of a scenario with the defences of a setup."""
-    return _with_setup(scenario, setup).federation
-
-
-def _with_setup(scenario: Scenario, setup: str | None) -> Scenario:
-    """Return a scenario with what a setup puts in place of its own."""
-    if setup is None:
-        return scenario
-    return changed(scenario, next(each for each in scenario.setups if each.name == setup))
 
 
 def facts(scenario: Scenario, pool: Pool, worlds: Draw, recipes: Recipes, *, canaries: bool = True) -> Facts:

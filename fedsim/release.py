@@ -93,8 +93,8 @@ class Caller:
         return Answer(labels, probabilities)
 
     def log(self) -> Log:
-        """Return what was asked so far; the last window may not be full."""
-        seen = self._inspected(self._seen) if self._window else self._seen
+        """Return what was asked so far; a window that is not full counts only where there is no other."""
+        seen = self._inspected(self._seen) if self._window and not self._seen.windows else self._seen
         return seen._replace(
             sent=self._sent,
             answered=self._sent if self._budget is None else min(self._sent, self._budget),

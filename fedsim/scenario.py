@@ -275,7 +275,9 @@ class Federation(Section):
 
 
 class Setup(Section):
-    """The same federation with other defences: all of these take the place of those in `federation`."""
+    """The same federation with other defences, or with other training. It states its defences whole: those it does not
+    name it does not have, whatever `federation` has. Model, training, rounds and mods it does not name stay.
+    """
 
     name: Name
     """What audits and the report call it."""
@@ -616,15 +618,18 @@ class Scenario(Section):
     controls: Controls = Controls()
     """Floor and ceiling that every audit carries."""
     setups: tuple[Setup, ...] = ()
-    """Other defences to compare with, on the same worlds; audits name the one they attack."""
+    """Other defences or training to compare with, on the same worlds; audits name the one they attack."""
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     """Where local training runs."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of parameters and training."""
 
 
-def in_setup(scenario: Scenario, setup: Setup) -> Scenario:
-    """Return the scenario with what a setup puts in place of its own."""
+def in_setup(scenario: Scenario, name: str | None) -> Scenario:
+    """Return the scenario with what the setup of that name puts in place of its own; None: as it stands."""
+    setup = next((each for each in scenario.setups if each.name == name), None)
+    if setup is None:
+        return scenario
     own = scenario.federation
     federation = own.model_copy(
         update={

@@ -35,6 +35,7 @@ from fedsim.scenario import (
     Option,
     Plugin,
     Scenario,
+    in_setup,
 )
 
 FEWEST_PLANTED = 4  # each needs others as references, with the record asked about in some and out of some
@@ -655,7 +656,8 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
     from fedsim.transcript import SERVER  # imported here, as in `_audit`
     from fedsim.views import parse_vantage
 
-    plan, clients, model, here = audit.adversary, scenario.data.clients, scenario.model, (*place, "adversary")
+    attacked = in_setup(scenario, audit.setup)
+    plan, clients, model, here = audit.adversary, scenario.data.clients, attacked.model, (*place, "adversary")
     try:
         vantage = parse_vantage(audit.vantage, clients)
     except ValueError:
@@ -676,7 +678,7 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         yield _Problem((*here, "client"), f"got {victim}; clients are 0 to {clients - 1}")
     if victim is not None and victim in vantage.clients:
         yield _Problem((*here, "client"), f"client {victim} is in the vantage; its own records are not asked about")
-    rounds, every = scenario.federation.rounds, getattr(plan, "every", 1)
+    rounds, every = attacked.federation.rounds, getattr(plan, "every", 1)
     last = rounds if by_server else rounds - 1  # what a participant does in the last round, it sees no answer to
     if every > last and plan.name != "label_poisoning":
         yield _Problem(
@@ -687,7 +689,7 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         found = model.name if model.name == "softmax" else f"{model.name} with {model.activation}"
         needs = f"{plan.name} needs rectified units, and the model is {found}; use {' or '.join(crafted)}"
         yield _Problem((*here, "name"), f"{needs} with activation relu")
-    mine = next((each for each in scenario.setups if each.name == audit.setup), scenario.federation)
+    mine = attacked.federation
     if plan.name == "isolation" and mine.secure_aggregation is not None:
         message = "isolation sends a client its own model back, which under secure aggregation the server never gets"
         yield _Problem((*here, "name"), message)

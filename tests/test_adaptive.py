@@ -135,7 +135,7 @@ def test_a_setup_takes_the_place_of_model_training_rounds_and_mods() -> None:
             {"name": "short", "rounds": 1, "local": {"weight_decay": 0.01}, "mods": ({"name": "sparsify"},)},
         )
     )
-    drop, short = (in_setup(chosen, setup) for setup in chosen.setups)
+    drop, short = (in_setup(chosen, setup.name) for setup in chosen.setups)
     assert drop.model.dropout == 0.5
     assert drop.federation == chosen.federation
     assert (short.federation.rounds, short.federation.local.weight_decay) == (1, 0.01)

@@ -384,6 +384,7 @@ def written(folder: Path, audit: str, more: str = "") -> Path:
 
 SECURE = "setups: [{name: secure, secure_aggregation: {protocol: ideal}}]\n"
 NOISY = "setups: [{name: noisy, privacy: {name: central, noise_multiplier: 1.0}}]\n"
+OTHER = "setups: [{name: other, model: {name: softmax}, rounds: 1}]\n"
 
 
 @pytest.mark.parametrize(
@@ -399,6 +400,12 @@ NOISY = "setups: [{name: noisy, privacy: {name: central, noise_multiplier: 1.0}}
         ("vantage: server+client:1, adversary: {name: isolation, client: 1}", "", "client 1 is in the vantage"),
         ("setup: secure, vantage: server, adversary: {name: isolation}", SECURE, "the server never gets"),
         ("setup: noisy, vantage: server, adversary: {name: gradient_ascent}", NOISY, "one that cheats would not"),
+        (
+            "setup: other, vantage: server, adversary: {name: canary_gradient}",
+            OTHER.replace("rounds: 1", "rounds: 3"),
+            "is softmax",
+        ),
+        ("setup: other, vantage: server, adversary: {name: gradient_ascent, every: 2}", OTHER, "at most 1"),
     ],
 )
 def test_an_adversary_that_cannot_act_is_refused_in_one_line(tmp_path: Path, audit: str, more: str, says: str) -> None:
@@ -406,6 +413,14 @@ def test_an_adversary_that_cannot_act_is_refused_in_one_line(tmp_path: Path, aud
         load(str(written(tmp_path, audit, more)), known=known())
     assert "\n" not in str(caught.value)
     assert "s.yaml:" in str(caught.value)
+
+
+def test_an_adversary_is_measured_by_the_setup_that_it_attacks(tmp_path: Path) -> None:
+    longer = "setups: [{name: longer, rounds: 6}]\n"
+    load(
+        str(written(tmp_path, "setup: longer, vantage: server, adversary: {name: gradient_ascent, every: 5}", longer)),
+        known=known(),
+    )
 
 
 def test_adversaries_are_for_the_game_of_records(tmp_path: Path) -> None:

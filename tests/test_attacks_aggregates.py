@@ -285,26 +285,28 @@ def ran(protocol: Literal["masked", "ideal"], settings: Settings, lost: str) -> 
     return run(recipe(protocol, settings), silent=lambda _, kind, party: kind in kinds and party == LOST[lost]).events
 
 
-def opened_by(helpers: Sequence[int], events: Sequence[Event], number: int) -> dict[frozenset[int], Words]:
+def opened_by(
+    helpers: Sequence[int], events: Sequence[Event], number: int, settings: Settings
+) -> dict[frozenset[int], Words]:
     """Return what the server and its helpers open of a round."""
     vantage = Vantage(frozenset({SERVER, *map(client, helpers)}))
     seen = [event for event in visible(vantage, events) if event.round == number]
     useful = [event for event in seen if event.kind != AGGREGATE and (event.facts or event.arrays.keys() == {"masked"})]
-    return open_sums(pooled(tuple(useful)))
+    return open_sums(pooled(tuple(useful)), settings)
 
 
 @pytest.mark.parametrize("lost", LOST)
-@pytest.mark.parametrize("neighbours", [None, 4])
-def test_colluders_open_what_the_protocol_leaves_and_no_more(lost: str, neighbours: int | None) -> None:
+@pytest.mark.parametrize(("neighbours", "reused"), [(None, False), (4, False), (None, True)])
+def test_colluders_open_what_the_protocol_leaves_and_no_more(lost: str, neighbours: int | None, reused: bool) -> None:
     """Six clients; on the whole graph four shares give a key back, and on the sparse one three."""
-    settings = Settings(neighbours, 0.6)
+    settings = Settings(neighbours, 0.6, reused_seed=reused)
     masked_run, ideal = ran("masked", settings, lost), ran("ideal", settings, lost)
     plain = {(e.round, e.sender): cast(Words, e.arrays["masked"]) for e in ideal if e.receiver == AGGREGATOR}
     there = frozenset(range(6)) - {LOST[lost]}
     threshold = 4 if neighbours is None else 3
     for number in (1, 2):
         for helpers in ((), (0,), (0, 1), (0, 2, 3), (0, 1, 2, 3)):
-            found = opened_by(helpers, masked_run, number)
+            found = opened_by(helpers, masked_run, number, settings)
             assert frozenset().union(*found) == there
             for group, total in found.items():
                 vectors = [plain[number, client(member)] for member in group]
@@ -325,14 +327,14 @@ def test_a_letter_that_does_not_open_and_a_seed_that_did_not_come_back_open_noth
     helpers = (0, 1, 2, 3)
     seen = [e for e in visible(Vantage(frozenset({SERVER, *map(client, helpers)})), events) if e.round == 1]
     known = pooled(tuple(e for e in seen if e.kind != AGGREGATE and (e.facts or e.arrays.keys() == {"masked"})))
-    assert len(open_sums(known)) == 6
+    assert len(open_sums(known, Settings())) == 6
     spoiled = {who: bytes(len(letter)) if who == (5, 0) else letter for who, letter in known.letters.items()}
     assert frozenset({4, 5}) not in open_sums(
-        replace(known, letters=spoiled)
+        replace(known, letters=spoiled), Settings()
     )  # 4's key still comes back, and joins them
     both = {who: bytes(len(letter)) if who[1] == 0 else letter for who, letter in known.letters.items()}
-    assert frozenset({4, 5}) in open_sums(replace(known, letters=both))
-    assert open_sums(replace(known, seeds={})) == {}
+    assert frozenset({4, 5}) in open_sums(replace(known, letters=both), Settings())
+    assert open_sums(replace(known, seeds={}), Settings()) == {}
 
 
 @pytest.mark.parametrize("protocol", ["masked", "ideal"])

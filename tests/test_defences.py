@@ -12,8 +12,7 @@ from fedsim.canaries import LOUD, coordinates
 from fedsim.engine import EngineName, run_world, run_worlds
 from fedsim.game import World, draw
 from fedsim.job import Job, Probe, WorldResult
-from fedsim.prepare import in_setup
-from fedsim.scenario import CanaryGame, Scenario
+from fedsim.scenario import CanaryGame, Scenario, in_setup
 from fedsim.transcript import ABORTED, AGGREGATE, AGGREGATOR, SERVER, Event
 from fedsim.vectors import Floats, flat
 from fedsim.views import RecordAsk, parse_vantage
@@ -118,7 +117,7 @@ def _audited(setup: str | None, attack: str, vantage: str) -> WorldResult:
         setups=({"name": "secagg", "secure_aggregation": SECAGG},),
         audits=({"name": "a", "vantage": vantage, "attacks": (attack,)},),
     )
-    changed = chosen.model_copy(update={"federation": in_setup(chosen, setup)})
+    changed = in_setup(chosen, setup)
     pool = worlds.pool(changed)
     drawn = draw(changed, pool, "record", frozenset())
     ask = drawn.exams[0].ask

@@ -84,7 +84,6 @@ def send_keys(settings: Settings, entropy: bytes, state: State, request: KeysReq
     if invited < 2:
         raise Refused(f"a sum over {invited} clients hides nobody")
     degree, threshold = plan(settings, invited)
-    lasting = 0 if settings.reused_seed else number
     state = {
         **start(state["member"]),
         "stage": "keys",
@@ -92,8 +91,8 @@ def send_keys(settings: Settings, entropy: bytes, state: State, request: KeysReq
         "degree": degree,
         "threshold": threshold,
         "encryption": derive(entropy, "encryption key", number),
-        "masking": derive(entropy, "masking key", lasting),
-        "seed": derive(entropy, "self mask", lasting),
+        "masking": derive(entropy, "masking key", lasting(settings, number)),
+        "seed": derive(entropy, "self mask", lasting(settings, number)),
         "sharing": derive(entropy, "polynomials", number),
     }
     return state, Keys(encryption=public_key(state["encryption"]), masking=public_key(state["masking"]))
@@ -212,6 +211,11 @@ def unmask(state: State, request: UnmaskRequest) -> tuple[State, Unmask]:
     keys = dict(zip(state["senders"], state["keys"], strict=True))
     answer = Unmask(seeds=[seeds[other] for other in survivors], keys=[keys[other] for other in dropped])
     return {**start(state["member"]), "round": state["round"]}, answer
+
+
+def lasting(settings: Settings, number: int) -> int:
+    """Return the number that the secrets of round `number` derive from."""
+    return 0 if settings.reused_seed else number
 
 
 def mask_key(settings: Settings, secret: bytes, *names: str | int) -> bytes:

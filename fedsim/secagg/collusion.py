@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedsim.secagg.client import letter_share
+from fedsim.secagg.client import lasting, letter_share, mask_key
 from fedsim.secagg.crypto import Words, agree, derive, public_key, stream
-from fedsim.secagg.protocol import Keys, own, pair, point
+from fedsim.secagg.protocol import Keys, Settings, own, pair, point
 from fedsim.secagg.shamir import recover
 
 
@@ -35,9 +35,10 @@ class Pooled:
     entropy: Mapping[int, bytes]
 
 
-def open_sums(pooled: Pooled) -> dict[frozenset[int], Words]:
+def open_sums(pooled: Pooled, settings: Settings) -> dict[frozenset[int], Words]:
     """Return the sums [d], modulo the word size, that the pool opens: of disjoint groups of those who sent a vector,
-    each as small as can be. None of them where some seed did not come back.
+    each as small as can be. None of them where some seed did not come back. Of `settings` it matters how keys and masks
+    are derived.
 
     A pairwise mask is known where one of its two private keys is: a helper's, that of whoever dropped out (the server
     recovered it), and one of which the helpers hold as many shares as the threshold asks. Those whom masks join that
@@ -46,7 +47,7 @@ def open_sums(pooled: Pooled) -> dict[frozenset[int], Words]:
     seeds = {member: recover(shares, len(shares)) for member, shares in pooled.seeds.items()}
     if not pooled.vectors or not all(seeds.get(member) for member in pooled.vectors):
         return {}
-    private = _private_keys(pooled)
+    private = _private_keys(pooled, settings)
     opened: dict[frozenset[int], Words] = {}
     for group in _groups(pooled, frozenset(private)):
         total = np.zeros_like(pooled.vectors[min(group)])
@@ -55,7 +56,7 @@ def open_sums(pooled: Pooled) -> dict[frozenset[int], Words]:
             seed = seeds[member]
             assert seed is not None
             np.add(total, pooled.vectors[member], out=total)
-            np.subtract(total, stream(derive(seed, *own(pooled.number, member)), length, bits), out=total)
+            np.subtract(total, stream(mask_key(settings, seed, *own(pooled.number, member)), length, bits), out=total)
             for other in pooled.senders[member]:
                 if other in group and not {member, other} & private.keys():
                     continue  # both halves of this mask are in the sum
@@ -63,19 +64,19 @@ def open_sums(pooled: Pooled) -> dict[frozenset[int], Words]:
                 if knows not in private:
                     return {}
                 [secret] = agree(private[knows], [pooled.keys[asks]["masking"]])
-                shared = stream(derive(secret, *pair(pooled.number, member, other)), length, bits)
+                shared = stream(mask_key(settings, secret, *pair(pooled.number, member, other)), length, bits)
                 (np.subtract if other > member else np.add)(total, shared, out=total)
         opened[group] = total
     return opened
 
 
-def _private_keys(pooled: Pooled) -> dict[int, bytes]:
+def _private_keys(pooled: Pooled, settings: Settings) -> dict[int, bytes]:
     """Return the private masking keys that the pool holds or can put together, each checked by its public key."""
     number = pooled.number
     shares = {member: dict(held) for member, held in pooled.masking.items()}
     found = {}
     for helper, entropy in pooled.entropy.items():
-        found[helper] = derive(entropy, "masking key", number)
+        found[helper] = derive(entropy, "masking key", lasting(settings, number))
         encryption = derive(entropy, "encryption key", number)
         for sender in pooled.senders.get(helper, ()):
             theirs, letter = pooled.keys[sender]["encryption"], pooled.letters[sender, helper]
