@@ -16,7 +16,6 @@ from fedsim.transcript import AGGREGATE, AGGREGATOR, SECRET, SERVER, Event, clie
 from fedsim.vectors import Floats
 from fedsim.views import Ask, Oracle, Public
 
-
 RECIPES = (Settings(), Settings(reused_seed=True))
 """How keys and masks may have been derived: as they should, or as in the specimen that reuses its seeds."""
 

@@ -82,8 +82,8 @@ def network_log_odds(
     hidden_units: int = HIDDEN,
     decay: float = 0.01,
 ) -> Floats:
-    """Return the log-odds [k] of `target` [k, features], learned from `vectors` [worlds, n, features]; 0 where only one
-    side is known.
+    """Return by how much likelier than in the references each of `target` [k, features] is to be a member, in log-odds
+    [k], learned from `vectors` [worlds, n, features]; 0 where only one side is known.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
@@ -99,7 +99,15 @@ def network_log_odds(
         network.fit(scale.transform(vectors.reshape(-1, vectors.shape[-1])), members.ravel())
     # Not predict_proba: a network that is sure gives 1.0 to many, and those ties hide who stands out.
     hidden = np.maximum(scale.transform(target) @ network.coefs_[0] + network.intercepts_[0], 0)
-    return np.asarray((hidden @ network.coefs_[1] + network.intercepts_[1])[:, 0], dtype=np.float64)
+    return np.asarray((hidden @ network.coefs_[1] + network.intercepts_[1])[:, 0] - _prior(members), dtype=np.float64)
+
+
+def _prior(members: Bools) -> float:
+    """Return the log-odds of a member among the references: where the target world has more members than most, its
+    references have fewer, so that with the prior left in, knowing nothing would score below chance.
+    """
+    share = members.mean()
+    return float(np.log(share / (1 - share)))
 
 
 def quantile_regression(case: Case) -> Floats:
@@ -138,8 +146,9 @@ def _trees() -> "HistGradientBoostingRegressor":
 def logistic_log_odds(
     references: Floats, members: Bools, target: Floats, worlds: int, rng: np.random.Generator
 ) -> Floats:
-    """Return the log-odds [n] of `target` [n, features] from a logistic regression, learned on at most `worlds` worlds
-    of `references` [r, n, features], drawn at random; 0 where only one side is known.
+    """Return by how much likelier than in the references each of `target` [n, features] is to be a member, in log-odds
+    [n], from a logistic regression on at most `worlds` worlds of `references` [r, n, features], drawn at random; 0
+    where only one side is known.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -150,7 +159,7 @@ def logistic_log_odds(
         return np.zeros(len(target))
     scale = StandardScaler().fit(rows)
     model = LogisticRegression(max_iter=1000).fit(scale.transform(rows), sides)
-    return np.asarray(model.decision_function(scale.transform(target)), dtype=np.float64)
+    return np.asarray(model.decision_function(scale.transform(target)) - _prior(sides), dtype=np.float64)
 
 
 def in_order(vectors: Floats, members: Bools) -> tuple[Floats, Bools]:

@@ -32,6 +32,7 @@ from fedsim.scenario import (
     Partition,
     Plugin,
     PropertyGame,
+    Quantisation,
     RecordPrivacy,
     Scenario,
 )
@@ -57,6 +58,8 @@ PLANTED_CLIENTS = 4
 SMALLEST_PLANT = 8
 PLANTED_EPOCHS = {"softmax": 20, "mlp": 10, "cnn": 5, "resnet": 5}
 """Cheap models get the time to learn their records by heart."""
+PLANTED_RANGE = 8.0
+"""No weight of a small over-trained model moves further than this in a round."""
 PROPERTY_SAMPLE = 500
 DISTINGUISHED = 8
 """Clients that are asked about in the game distinguish: each costs the attacker many trainings."""
@@ -502,11 +505,20 @@ def _world(scenario: Scenario, name: str, rows: list[Rows]) -> World:
 
 def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that
-    regularises.
+    regularises. Secure aggregation stays, with fine steps: attacks on what it opens have their own way through it.
     """
     epochs = PLANTED_EPOCHS[scenario.model.name]
     local = Local(epochs=epochs, batch_size=8, learning_rate=0.1, momentum=0.9)
-    federation = Federation(rounds=scenario.controls.planted_rounds, strategy=Plugin(name="fedavg"), local=local)
+    secure = scenario.federation.secure_aggregation
+    if secure is not None:
+        fine = Quantisation(clip_range=max(PLANTED_RANGE, secure.quantisation.clip_range), bits=24)
+        secure = secure.model_copy(update={"quantisation": fine})
+    federation = Federation(
+        rounds=scenario.controls.planted_rounds,
+        strategy=Plugin(name="fedavg"),
+        local=local,
+        secure_aggregation=secure,
+    )
     return World(name, tuple(rows), scenario.model.model_copy(update={"dropout": 0.0}), federation)
 
 

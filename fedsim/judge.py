@@ -167,6 +167,8 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         adversary=shared.trial.adversary,
         cost=shared.cost,
         queries=_queries(shared, attack),
+        aborted=sum(shared.left[int(world)].aborted for world in main.worlds),
+        tried=len(main.worlds) * shared.trial.federation.rounds,
     )
     if isinstance(found, str):
         return Scored(unseen, None, None)
@@ -404,20 +406,26 @@ def claims(
     judges = [partial(judge, statement) for statement in statements]
     found = holm(judges, [statement.confidence for statement in statements])
     judged = [dataclasses.replace(claim, confidence=confidence) for claim, confidence in found]
-    return [_trained(claim, setups.get(_setup_of(claim, scored))) for claim in judged] if setups else judged
+    return [_trained(claim, _trainings(claim, scored, setups)) for claim in judged]
 
 
-def _setup_of(claim: results.Claim, scored: Sequence[Scored]) -> str | None:
-    if isinstance(claim.claim, results.EpsilonStated):
-        return claim.claim.setup
-    return next(each.finding.setup for each in scored if each.finding.audit == claim.claim.audit)
+def _trainings(
+    claim: results.Claim, scored: Sequence[Scored], setups: Mapping[str | None, results.SetupFound]
+) -> list[results.SetupFound | results.Finding]:
+    """Return what says how many rounds took place in the worlds that a claim is about."""
+    stated = claim.claim
+    if isinstance(stated, results.EpsilonStated):
+        return [setups[stated.setup]] if stated.setup in setups else []
+    audits = {stated.audit, stated.lower_than} if isinstance(stated, results.DifferenceStated) else {stated.audit}
+    return [each.finding for each in scored if each.finding.audit in audits]
 
 
-def _trained(claim: results.Claim, setup: results.SetupFound | None) -> results.Claim:
+def _trained(claim: results.Claim, trainings: Sequence[results.SetupFound | results.Finding]) -> results.Claim:
     """Return a claim, open where it would be cleared by a training that hardly took place."""
-    if setup is None or claim.status != "not refuted" or setup.aborted <= setup.tried / 2:
+    given_up = next((each for each in trainings if each.aborted > each.tried / 2), None)
+    if given_up is None or claim.status != "not refuted":
         return claim
-    reason = f"{setup.aborted} of {setup.tried} rounds were given up, so there is next to no training to judge."
+    reason = f"{given_up.aborted} of {given_up.tried} rounds were given up, so there is next to no training to judge."
     return dataclasses.replace(claim, status="inconclusive", reason=reason)
 
 

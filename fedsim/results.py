@@ -276,6 +276,8 @@ class Finding:
     adversary: str | None = None  # who does what beside looking; null: nobody does
     cost: Quantity | None = None  # test accuracy that the adversary costs, in the same worlds; null without one
     queries: Queries | None = None  # null: it never asked the released model
+    aborted: int = 0  # rounds that secure aggregation gave up in the worlds attacked
+    tried: int = 0  # rounds of those worlds
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""
