@@ -35,6 +35,13 @@ BLOCKED_BY: dict[Input, str] = {
 """What takes an input away from a vantage that would have it. Noise takes nothing away: it makes it worth less."""
 
 
+FOLLOWS: dict[Input, tuple[str, ...]] = {
+    "ascent": ("gradient_ascent",),
+    "inconsistency": ("inconsistent_models", "canary_gradient"),
+}
+"""The adversaries on whose acts an input follows."""
+
+
 class Coverage(NamedTuple):
     """A row of the matrix: the attack, where it runs (in the order of `VIEWS`), and what blocks it."""
 

@@ -94,7 +94,8 @@ def ordinary(x: NDArray[np.float32], window: int, rng: np.random.Generator, wind
 def calibrated_radius(
     x: NDArray[np.float32], window: int, near_duplicates: int, false_alarm_rate: float, rng: np.random.Generator
 ) -> float:
-    """Return the largest radius at which a window of new ordinary queries is flagged with at most `false_alarm_rate`.
+    """Return the largest radius at which a window of new ordinary queries is flagged with at most
+    `false_alarm_rate`, on average over draws of the public records.
 
     The near-duplicates of a window are taken to follow a gamma law. Its mean and variance are those over windows drawn
     from x. Such windows share records and so differ too little: where each takes a share w = window / n of them, the

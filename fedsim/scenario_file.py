@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +54,7 @@ class Known:
     mods: Mapping[str, Mapping[str, object]]  # name -> options
     sources: Collection[str]
     bounds: Collection[str] = ()
+    follows: Mapping[str, Collection[str]] = field(default_factory=dict)  # attack -> adversaries, one of which must act
 
 
 @dataclass(frozen=True)
@@ -643,6 +644,10 @@ def _audit(place: KeyPath, audit: Audit, clients: int, known: Known) -> Iterator
             yield _Problem(here, f"{attack} plays the game {theirs}, not this audit's {game}; allowed: {allowed}")
         elif attack in audit.attacks[:number]:
             yield _Problem(here, f"{attack} stands twice; keep one of the two")
+        wanted = known.follows.get(attack, ())
+        if wanted and (audit.adversary is None or audit.adversary.name not in wanted):
+            acts = " or ".join(f"{{name: {name}}}" for name in wanted)
+            yield _Problem(here, f"{attack} reads what follows on an act; set this audit's `adversary` to {acts}")
     for number, bound in enumerate(audit.bounds):
         here = (*place, "bounds", number)
         if bound not in known.bounds:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def known() -> Known:
     """Return the names that a scenario may use, with their options."""
     from attacks import ATTACKS
+    from attacks.coverage import FOLLOWS
     from fedsim.audit import BOUNDS
     from fedsim.data import SOURCES
     from strategies import MODS, STRATEGIES
@@ -29,6 +30,7 @@ def known() -> Known:
         mods={name: row.options for name, row in MODS.items()},
         sources=SOURCES,
         bounds=BOUNDS,
+        follows={name: FOLLOWS[row.signal.reads] for name, row in ATTACKS.items() if row.signal.reads in FOLLOWS},
     )
 
 

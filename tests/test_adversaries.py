@@ -423,6 +423,14 @@ def test_an_adversary_is_measured_by_the_setup_that_it_attacks(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("acts", ["", ", adversary: {name: isolation}"])
+def test_an_attack_that_reads_what_an_act_brings_needs_that_act(tmp_path: Path, acts: str) -> None:
+    path = written(tmp_path, f"vantage: server{acts}")
+    path.write_text(path.read_text().replace("[loss]", "[canary_gradient]"))
+    with pytest.raises(ScenarioError, match=r"s.yaml:8: audits.0.attacks.0: .*inconsistent_models} or {name: canary_g"):
+        load(str(path), known=known())
+
+
 def test_adversaries_are_for_the_game_of_records(tmp_path: Path) -> None:
     path = written(tmp_path, "game: source, vantage: server, adversary: {name: gradient_ascent}")
     path.write_text(path.read_text().replace("[loss]", "[source_loss]"))

@@ -601,3 +601,18 @@ def test_the_softened_probability_is_the_softmax_at_temperature_two() -> None:
 def test_a_rounded_zero_is_half_of_the_smallest_probability_shown() -> None:
     rounded = np.array([[1.0, 0.0], [0.98, 0.02], [0.6, 0.4]])
     np.testing.assert_allclose(final.imputed(rounded), [[1.0, 0.01], [0.98, 0.02], [0.6, 0.4]])
+
+
+def test_what_is_learned_from_references_leaves_their_share_of_members_out() -> None:
+    """Features that say nothing: the score is near 0 however many of the references are members, so that worlds with
+    more members than others, whose references have fewer, do not rank below them. With the prior left in, it would be
+    the log-odds of that share, 1.39 and -1.39.
+    """
+    rng = np.random.default_rng(3)
+    for share in (0.2, 0.8):
+        vectors, members = rng.standard_normal((10, 300, 2)), rng.random((10, 300)) < share
+        target = np.zeros((5, 2))
+        found = learned.logistic_log_odds(vectors, members, target, 10, np.random.default_rng(0))
+        assert np.abs(found).max() < 0.3  # a standard error is .045; the intercept is that of 3,000 coins
+        network = learned.network_log_odds(vectors, members, target, np.random.default_rng(0), decay=100.0)
+        assert np.abs(network).max() < 0.6

@@ -192,6 +192,25 @@ def test_a_specimen_is_never_cleared(tmp_path: Path) -> None:
     assert "flower_dp_weighted" in record.claims[0].reason
 
 
+def test_rounds_that_an_adversary_makes_clients_refuse_clear_nobody(tmp_path: Path) -> None:
+    """Its worlds are judged by their own rounds, whatever becomes of those without it."""
+    federation = {"rounds": 3, "secure_aggregation": {"protocol": "ideal", "consistency": True}}
+    audits = [
+        {"name": "honest", "vantage": "server", "attacks": ["loss"]},
+        {"name": "cheat", "vantage": "server", "attacks": ["loss"], "adversary": {"name": "inconsistent_models"}},
+    ]
+    claims = [
+        {"audit": "cheat", "attack": "loss", "at_most": 0.99},
+        {"audit": "cheat", "attack": "loss", "lower_than": "honest"},
+    ]
+    model = {"name": "mlp", "hidden": [8]}
+    record = ran(tmp_path, federation=federation, model=model, audits=audits, claims=claims, worlds=6)
+    given_up = {each.audit: each.aborted / each.tried for each in record.findings}
+    assert given_up == {"honest": 0.0, "cheat": 1.0}
+    assert record.setups[0].aborted == 0
+    assert [claim.status for claim in record.claims] == ["inconclusive"] * 2
+
+
 def test_a_training_that_was_given_up_clears_nobody(tmp_path: Path) -> None:
     federation = {"rounds": 4, "secure_aggregation": {"threshold": 1.0}, "drop_out": {"update": 0.7}}
     claims = [{"audit": "records", "attack": "loss", "at_most": 0.99}]

@@ -417,3 +417,14 @@ def test_a_vantage_has_no_say_about_records_alleged_to_be_its_own() -> None:
     assert isinstance(ask, SourceAsk)
     assert isinstance(changed, SourceAsk)
     assert (changed.items.owner == np.where(ask.items.owner == 2, -1, ask.items.owner)).all()
+
+
+def test_planted_worlds_keep_secure_aggregation_with_fine_steps() -> None:
+    """So that attacks on what it opens are tried on their own way through it."""
+    chosen = worlds.scenario(federation={"secure_aggregation": {"protocol": "ideal", "quantisation": {"bits": 8}}})
+    drawn = draw(chosen, worlds.pool(chosen), "record", frozenset())
+    planted = next(exam for exam in drawn.exams if exam.kind == "planted")
+    for index in planted.worlds:
+        secure = drawn.worlds[int(index)].federation.secure_aggregation
+        assert secure is not None
+        assert (secure.protocol, secure.quantisation.bits) == ("ideal", 24)
