@@ -1,6 +1,7 @@
 """Arrows between rooms go one way: this reads the imports and fails at any that is not listed here."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,9 @@ def test_the_project_unpickles_nothing() -> None:
         assert not {module.split(".")[0] for module in _imports(text)} & set(UNPICKLERS)
         assert "allow_pickle=True" not in text
         assert "weights_only=False" not in text
+
+
+def test_the_design_names_every_room() -> None:
+    plan = (ROOT / "docs" / "design.md").read_text().split("## Rooms")[1]
+    rooms = {name.removeprefix("fedsim.") for name in MAY_IMPORT if name.startswith("fedsim.") and "__" not in name}
+    assert {room for room in rooms if not re.search(rf"\b{room}\b", plan)} == set()
