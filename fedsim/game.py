@@ -112,7 +112,7 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
 def title(game: Game) -> str:
     """Return the short name of a game, unique among different games."""
     if isinstance(game, PropertyGame):
-        return f"property:{game.column}={game.value}:{game.shares[0]:g}:{game.shares[1]:g}:{game.records}"
+        return property_game.title(game)
     if isinstance(game, LabelGame):
         return f"labels:{game.client}"
     if isinstance(game, CanaryGame):
@@ -374,9 +374,9 @@ def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
 
 
 def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
-    """Worlds whose training population has one of two shares of a property."""
-    drawn = property_game.populations(scenario, pool, game, title(game))
-    ask = PropertyAsk(_records(pool, drawn.no), _records(pool, drawn.yes))
+    """Worlds in which one of several shares of the records, of all or of one client's, has a property."""
+    drawn = property_game.populations(scenario, pool, game)
+    ask = PropertyAsk(_records(pool, drawn.no), _records(pool, drawn.yes), game.shares, game.client)
     worlds: list[World] = []
     exams: list[Exam] = []
     for kind in dict.fromkeys(each.kind for each in drawn.worlds):
@@ -385,7 +385,10 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
             rows = _own(each.rows, each.owner, pool.clients)
             worlds.append(_world(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
         victims = np.array([each.victim for each in mine])
-        counts = np.stack([np.bincount(pool.y[each.rows], minlength=pool.classes) for each in mine])
+        labels = [
+            pool.y[each.rows[each.owner == game.client] if game.client is not None else each.rows] for each in mine
+        ]
+        counts = np.stack([np.bincount(each, minlength=pool.classes) for each in labels])
         blind = np.concatenate([counts, counts.sum(axis=1, keepdims=True)], axis=1)
         exams.append(
             Exam(
@@ -396,8 +399,9 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
                 targets=victims,
                 references=victims[:, None] & ~victims[None, :],
                 blind=blind[:, None, :].astype(np.float64),
-                owner=np.array([-1]),
+                owner=np.array([-1 if game.client is None else game.client]),
                 new_items=True,
+                quantity=np.array([[each.share] for each in mine]) if len(game.shares) > 2 else None,
                 facts={"property_label_correlation": drawn.correlation},
             )
         )

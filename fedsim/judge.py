@@ -119,7 +119,8 @@ def _score(
     shared: Questioned, attack: Attack, exam: Exam, signals: Floats, targets: Bools, references: Bools
 ) -> Floats:
     ask = asked_from(exam.ask, shared.each.vantage.clients)
-    return score(attack, signals, exam.members, targets, references, ask, shared.prepared.scenario.seed)
+    seed = shared.prepared.scenario.seed
+    return score(attack, signals, exam.members, targets, references, ask, seed, exam.quantity)
 
 
 def _finding(shared: Questioned, attack: Attack) -> Scored:

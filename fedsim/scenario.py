@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -309,22 +310,46 @@ class Release(Section):
 
 
 class PropertyGame(Section):
-    """Which of two shares of a property does the training population have?"""
+    """Which of two or more shares of a property does the training population, or one client's data, have?"""
 
     name: Literal["property"]
-    column: str
+    column: str | None = None
     """The sensitive column."""
-    value: str
+    value: str | None = None
     """The value that has the property."""
-    shares: tuple[Share, Share] = (0.5, 0.2)
-    """Share of records with the property in a "no" world and in a "yes" world."""
+    where: dict[str, str] = {}
+    """In place of both, a sub-group: several columns and the value of each, all of which a record must have."""
+    shares: Annotated[tuple[Share, ...], Field(min_length=2, max_length=21)] = (0.5, 0.2)
+    """Share of records with the property in a "no" world and in a "yes" world; 0 and a very small one ask whether it
+    exists at all (at least one record); more than two, in order: how large is the share?
+    """
+    client: Annotated[int, Field(ge=0)] | None = None
+    """Ask about the data of this client only (default: about all training records together)."""
     records: Positive | None = None
-    """Training records a world (default: half the candidates)."""
+    """Training records a world, or of the client asked about (default: as many as half the candidates are)."""
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The property: column -> value."""
+        return dict(self.where) or {str(self.column): str(self.value)}
+
+    @model_validator(mode="after")
+    def _property(self) -> Self:
+        pair = (self.column is not None) + (self.value is not None)
+        if pair != (0 if self.where else 2):
+            given = [name for name in ("column", "value", "where") if getattr(self, name)]
+            raise ValueError(
+                f"got {' and '.join(given) or 'no property'}; a property is `column` and `value`, or several of both "
+                "in `where: {column: value, ...}`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _secret(self) -> Self:
-        if self.shares[0] == self.shares[1]:
+        if len(self.shares) == 2 and self.shares[0] == self.shares[1]:
             raise ValueError(f"both `shares` are {self.shares[0]:g}, so there is no secret; give two different shares")
+        if len(self.shares) > 2 and any(after <= before for before, after in pairwise(self.shares)):
+            raise ValueError("more than two `shares` must rise, each above the one before")
         return self
 
 
