@@ -136,7 +136,7 @@ def sparse_study(seed: int, worlds: int = 12, items: int = 80, features: int = 1
     return Study(setup, ask, tuple(results))
 
 
-def property_study(seed: int, worlds: int = 16, size: int = 120) -> Study:
+def property_study(seed: int, worlds: int = 24, size: int = 120) -> Study:
     """Return worlds of two populations in which the label follows another feature for records with the property."""
     rng = generator(seed, "property")
 
