@@ -572,7 +572,8 @@ def _show_results(record: "Results", folder: Path) -> None:
             table.add_section()
             table.add_row(f"{audit} ({finding.vantage})")
         metrics = finding.metrics
-        cells = (_range(metrics.get("auc")), _range(metrics.get("tpr@fpr=0.01")))
+        second = _range(metrics.get("tpr@fpr=0.01")) if "n_leaked" not in metrics else _records(metrics["n_leaked"])
+        cells = (_range(metrics.get("auc")), second)
         table.add_row(f"  {finding.attack}", *cells, _status(finding))
     _console().print(table)
     typer.echo()
@@ -656,6 +657,14 @@ def _range(quantity: "Quantity | None") -> str:
     if quantity.estimate is None:
         return "unresolved"
     return f"{quantity.estimate:.3f} [{quantity.low:.3f}, {quantity.high:.3f}]"
+
+
+def _records(quantity: "Quantity") -> str:
+    """Return how many records an attack on a property is worth, with the interval."""
+    if quantity.reason is not None:
+        return "records: unresolved"
+    estimate, high = ("∞" if value is None else f"{value:.2g}" for value in (quantity.estimate, quantity.high))
+    return f"{estimate} records [{quantity.low:.2g}, {high}]"
 
 
 def _status(finding: "Finding") -> str:

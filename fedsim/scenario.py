@@ -426,9 +426,9 @@ class MetricClaim(Section):
     attack: str = "any"
     """An attack of that audit, or `any`: no attack of the audit exceeds the bound (corrected for their number)."""
     metric: str = "auc"
-    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5."""
-    at_most: Rate
-    """The bound claimed."""
+    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5; n_leaked in a property game."""
+    at_most: Annotated[float, Field(gt=0, le=1e9)]
+    """The bound claimed: at most 1, but for n_leaked, which counts records."""
     confidence: Confidence = 0.95
     """Confidence of the verdict."""
 
