@@ -563,7 +563,8 @@ def _show_results(record: "Results", folder: Path) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     table.add_column("audit and attack", overflow="fold")
     table.add_column("AUC", no_wrap=True)
-    table.add_column("TPR at 1% FPR", no_wrap=True)
+    counted = all("n_leaked" in finding.metrics for finding in record.findings if finding.status == "measured")
+    table.add_column("records leaked" if counted else "TPR at 1% FPR", no_wrap=True)
     table.add_column("status", max_width=14)
     audit = None
     for finding in record.findings:
@@ -572,7 +573,8 @@ def _show_results(record: "Results", folder: Path) -> None:
             table.add_section()
             table.add_row(f"{audit} ({finding.vantage})")
         metrics = finding.metrics
-        second = _range(metrics.get("tpr@fpr=0.01")) if "n_leaked" not in metrics else _records(metrics["n_leaked"])
+        second = _records(metrics["n_leaked"]) if "n_leaked" in metrics else _range(metrics.get("tpr@fpr=0.01"))
+        second += " rec." if "n_leaked" in metrics and not counted else ""
         cells = (_range(metrics.get("auc")), second)
         table.add_row(f"  {finding.attack}", *cells, _status(finding))
     _console().print(table)
@@ -662,9 +664,9 @@ def _range(quantity: "Quantity | None") -> str:
 def _records(quantity: "Quantity") -> str:
     """Return how many records an attack on a property is worth, with the interval."""
     if quantity.reason is not None:
-        return "records: unresolved"
+        return "unresolved"
     estimate, high = ("∞" if value is None else f"{value:.2g}" for value in (quantity.estimate, quantity.high))
-    return f"{estimate} records [{quantity.low:.2g}, {high}]"
+    return f"{estimate} [{quantity.low:.2g}, {high}]"
 
 
 def _status(finding: "Finding") -> str:
