@@ -57,6 +57,19 @@ class Partition(Section):
         return self
 
 
+class VisualProperty(Section):
+    """Something to be seen in a random share of the images; the column `visual` says in which."""
+
+    name: Literal["rotation", "stroke_noise"]
+    """rotation: the image is turned. stroke_noise: the strokes are mottled. Others have the value `plain`."""
+    share: Share = 0.5
+    """Share of all images that carry it."""
+    angle: Annotated[float, Field(ge=-180, le=180)] = 30.0
+    """rotation: degrees."""
+    noise: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """stroke_noise: standard deviation of the brightness, which runs from 0 to 1."""
+
+
 class Data(Section):
     source: str
     """Name of a data source; see `fedsim list sources`."""
@@ -88,6 +101,8 @@ class Data(Section):
     """Held-out records for utility only (default: chosen from the size of the data)."""
     mislabelled: Annotated[int, Field(ge=0)] = 0
     """How many candidates get a wrong label: worst-case canaries, reported as a slice of their own."""
+    visual: VisualProperty | None = None
+    """images: a property to plant, for property games on the column `visual`."""
     near_duplicates: Annotated[float, Field(ge=0)] = 0.0
     """Drop records closer to another than this share of the median nearest-neighbour distance (0: exact duplicates
     only).

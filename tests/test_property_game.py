@@ -156,3 +156,35 @@ def test_different_games_have_different_titles() -> None:
     where = {"column": None, "value": None, "where": {"sex": "1", "age": "59"}}
     games = [_game(), _game(client=1), _game(shares=(0.5, 0.3)), _game(shares=(0.1, 0.2, 0.5)), _game(**where)]
     assert len({title(game) for game in games}) == len(games)
+
+
+DIGITS = {"source": "digits", "clients": 3, "candidates": 300, "population": 200, "test": 40}
+
+
+@pytest.mark.parametrize("name", ["rotation", "stroke_noise"])
+def test_a_visual_property_is_in_its_share_of_the_images_and_in_no_other(name: str) -> None:
+    plain = worlds.pool(worlds.scenario(data=DIGITS))
+    chosen = worlds.scenario(data={**DIGITS, "visual": {"name": name, "share": 0.4, "angle": 90}}, worlds=6)
+    pool = worlds.pool(chosen)
+    carries = pool.columns["visual"] == name
+    assert carries.sum() == round(0.4 * len(pool.y))
+    assert (pool.x[~carries] == plain.x[~carries]).all()
+    assert (pool.y == plain.y).all()
+    if name == "rotation":  # by a right angle every pixel only moves
+        np.testing.assert_allclose(pool.x[carries], np.rot90(plain.x[carries], axes=(2, 3)), atol=1e-6)
+    else:
+        moved = pool.x[carries] != plain.x[carries]
+        assert moved[plain.x[carries] >= 0.1].mean() > 0.5
+        assert not moved[plain.x[carries] < 0.1].any()
+    assert pool.x.min() >= 0
+    assert pool.x.max() <= 1
+    assert worlds.pool(chosen).digest == pool.digest
+    game = PropertyGame(name="property", column="visual", value=name, shares=(0.2, 0.6), records=90)
+    drawn = draw(chosen, pool, game, frozenset())
+    for place, secret in zip(drawn.exams[0].worlds, drawn.exams[0].members[:, 0], strict=True):
+        assert carries[np.concatenate(drawn.worlds[place].rows)].sum() == (54 if secret else 18)
+
+
+def test_a_table_has_nothing_to_be_seen() -> None:
+    with pytest.raises(ScenarioError, match="needs images"):
+        worlds.pool(worlds.scenario(data={**TABLE, "visual": {"name": "rotation"}}))
