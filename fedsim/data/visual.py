@@ -34,7 +34,7 @@ def plant(
     carries[rng.permutation(len(x))[: round(visual.share * len(x))]] = True
     changed = x.copy()
     if visual.name == "rotation":
-        turned = scipy.ndimage.rotate(x[carries], visual.angle, axes=(3, 2), reshape=False, order=1, mode="constant")
+        turned = scipy.ndimage.rotate(x[carries], visual.angle, axes=(2, 3), reshape=False, order=1, mode="constant")
         changed[carries] = np.clip(turned, 0, 1)
     else:
         noise = visual.noise * rng.standard_normal(changed[carries].shape)
