@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from attacks import decide, learned, lira, metadata, rmia, trajectories, whitebox
+from attacks import decide, learned, lira, meta, metadata, properties, rmia, trajectories, whitebox
 from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, OWNER_LOSS, OWNER_MARGIN, SINGLED_OUT_COSINE
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
@@ -25,7 +25,7 @@ from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.rounds import LOSS_TRAJECTORY
-from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
+from attacks.samples import NEURONS, SAMPLE_ACCURACIES, SAMPLE_ANSWERS, SAMPLE_LOSSES
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
 from attacks.zero_patterns import STILL_FEATURES, STILL_IN_ALL
 from fedsim.attack import Attack
@@ -152,6 +152,21 @@ OWNER_AND_REFERENCES = (
     "is kept."
 )
 BOTH = "Reference federations with known membership, and public records that are in no training set."
+
+DISSECTING = "Suri, Lu, Chen, Evans: Dissecting distribution inference. IEEE SaTML 2023"
+DISSECTING_LINK = "https://arxiv.org/abs/2212.07591"
+ZHANG = "Zhang, Tople, Ohrimenko: Leakage of dataset properties in multi-party machine learning. USENIX Security 2021"
+ZHANG_LINK = "https://arxiv.org/abs/2006.07267"
+GANJU = (
+    "Ganju, Wang, Yang, Gunter, Borisov: Property inference attacks on fully connected neural networks using "
+    "permutation invariant representations. ACM CCS 2018"
+)
+GANJU_LINK = "https://doi.org/10.1145/3243734.3243834"
+SAMPLES_AND_OWN = (
+    "A public sample of each of the two populations, and reference federations with known property, all with the same "
+    "recipe."
+)
+OWN_MODELS = "The parameters of the model, and reference federations with known property, all with the same recipe."
 
 ATTACKS: dict[str, Attack] = {
     "gap": Attack(
@@ -696,13 +711,85 @@ ATTACKS: dict[str, Attack] = {
         title="Accuracy threshold",
         game="property",
         signal=SAMPLE_ACCURACIES,
-        test=decide.learned_threshold,
+        test=properties.threshold_or_line,
         summary="Learns on reference federations which accuracy, above or below which threshold, gives the property "
         "away. It works even where only labels are shown.",
         knowledge="A public sample of each of the two populations, and reference federations with known property.",
         paper=SURI,
         link=SURI_LINK,
         min_references=2,
+        estimates=True,
+    ),
+    "property_kl": Attack(
+        name="property_kl",
+        title="Divergence from own models",
+        game="property",
+        signal=SAMPLE_ANSWERS,
+        test=properties.divergence_votes,
+        summary="Compares the model's answers to two public samples with those of the attacker's own models of either "
+        "kind. Each pair of them votes for the one that answers more alike.",
+        knowledge=SAMPLES_AND_OWN,
+        paper=DISSECTING,
+        link=DISSECTING_LINK,
+        min_references=2,
+        estimates=True,
+    ),
+    "property_blackbox": Attack(
+        name="property_blackbox",
+        title="Network on answers",
+        game="property",
+        signal=SAMPLE_ANSWERS,
+        test=meta.black_box,
+        summary="Puts a fixed list of public records to the attacker's own models and trains a small network to read "
+        "the property off the answers. Then it puts the same list to the model attacked.",
+        knowledge=SAMPLES_AND_OWN,
+        paper=ZHANG,
+        link=ZHANG_LINK,
+        min_references=2,
+        estimates=True,
+    ),
+    "property_flat": Attack(
+        name="property_flat",
+        title="Network on parameters as they stand",
+        game="property",
+        signal=NEURONS,
+        test=meta.flattened,
+        summary="Trains a small network to read the property off the parameters of the attacker's own models, in the "
+        "order in which they stand. It is the first baseline: equal models with their neurons in another order look "
+        "different to it.",
+        knowledge=OWN_MODELS,
+        paper=GANJU,
+        link=GANJU_LINK,
+        min_references=2,
+        estimates=True,
+    ),
+    "property_sorted": Attack(
+        name="property_sorted",
+        title="Network on sorted neurons",
+        game="property",
+        signal=NEURONS,
+        test=meta.in_sorted_order,
+        summary="Does the same after sorting the neurons of each hidden layer by the sum of their weights. It is the "
+        "second baseline: equal models look equal, but a small change can turn the order round.",
+        knowledge=OWN_MODELS,
+        paper=GANJU,
+        link=GANJU_LINK,
+        min_references=2,
+        estimates=True,
+    ),
+    "property_whitebox": Attack(
+        name="property_whitebox",
+        title="Network on sets of neurons",
+        game="property",
+        signal=NEURONS,
+        test=meta.deep_sets,
+        summary="Trains a network that reads each layer of the attacker's own models as a set of neurons, in whatever "
+        "order they stand. Then it reads the property off the parameters of the model attacked.",
+        knowledge=OWN_MODELS,
+        paper=GANJU,
+        link=GANJU_LINK,
+        min_references=2,
+        estimates=True,
     ),
     "label_unmixing": Attack(
         name="label_unmixing",

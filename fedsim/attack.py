@@ -51,6 +51,7 @@ class Case:
     members: Bools  # [r, n] secrets of those reference worlds
     ask: Ask
     rng: np.random.Generator
+    amounts: Floats | None = None  # [r, n] the true quantities of those worlds, where one is asked for
 
 
 Test = Callable[[Case], Floats]
@@ -83,12 +84,20 @@ def fold(signal: Signal, public: Public, ask: Ask, events: Iterable[Event], rele
 
 
 def score(
-    attack: Attack, signals: Floats, members: Bools, targets: Bools, references: Bools, ask: Ask, seed: int
+    attack: Attack,
+    signals: Floats,
+    members: Bools,
+    targets: Bools,
+    references: Bools,
+    ask: Ask,
+    seed: int,
+    amounts: Floats | None = None,
 ) -> Floats:
     """Return scores [worlds, n] with every world of `targets` [worlds] as a target (other rows are 0).
 
     signals: [worlds, rows, ...]; members: [worlds, n]; references: [worlds, worlds], True where the row's world may
-    use the column's world as a reference. The target's own row of `members` never reaches the test.
+    use the column's world as a reference; amounts: [worlds, n], for games with a quantity. The target's own row of
+    `members` and `amounts` never reaches the test.
     """
     items = members.shape[1]
     scores = np.zeros(members.shape)
@@ -104,6 +113,7 @@ def score(
             members=members[others],
             ask=ask,
             rng=generator(seed, "score", attack.name, int(world)),
+            amounts=None if amounts is None else amounts[others],
         )
         scores[world] = attack.test(case)
     if not np.isfinite(scores).all():

@@ -566,7 +566,8 @@ def _show_results(record: "Results", folder: Path) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     table.add_column("audit and attack", overflow="fold")
     table.add_column("AUC", no_wrap=True)
-    table.add_column("TPR at 1% FPR", no_wrap=True)
+    counted = all("n_leaked" in finding.metrics for finding in record.findings if finding.status == "measured")
+    table.add_column("records leaked" if counted else "TPR at 1% FPR", no_wrap=True)
     table.add_column("status", max_width=14)
     audit = None
     for finding in record.findings:
@@ -577,7 +578,9 @@ def _show_results(record: "Results", folder: Path) -> None:
             if finding.adversary:
                 table.add_row(f" {finding.adversary}")
         metrics = finding.metrics
-        cells = (_range(metrics.get("auc")), _range(metrics.get("tpr@fpr=0.01")))
+        second = _records(metrics["n_leaked"]) if "n_leaked" in metrics else _range(metrics.get("tpr@fpr=0.01"))
+        second += " rec." if "n_leaked" in metrics and not counted else ""
+        cells = (_range(metrics.get("auc")), second)
         table.add_row(f"  {finding.attack}", *cells, _status(finding))
     _console().print(table)
     typer.echo()
@@ -698,6 +701,14 @@ def _range(quantity: "Quantity | None") -> str:
     if quantity.estimate is None:
         return "unresolved"
     return f"{quantity.estimate:.3f} [{quantity.low:.3f}, {quantity.high:.3f}]"
+
+
+def _records(quantity: "Quantity") -> str:
+    """Return how many records an attack on a property is worth, with the interval."""
+    if quantity.reason is not None:
+        return "unresolved"
+    estimate, high = ("∞" if value is None else f"{value:.2g}" for value in (quantity.estimate, quantity.high))
+    return f"{estimate} [{quantity.low:.2g}, {high}]"
 
 
 def _status(finding: "Finding") -> str:

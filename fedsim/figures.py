@@ -124,6 +124,7 @@ def label(metric: str) -> str:
         "balanced_accuracy": "Balanced accuracy",
         "precision": f"Precision at prior {100 * parsed.level:g} %",
         "mae": "Mean absolute error",
+        "n_leaked": "Records leaked",
     }
     return names[parsed.kind]
 

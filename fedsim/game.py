@@ -4,15 +4,15 @@ the truth.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim import property_game
 from fedsim.canaries import Canaries
-from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
 from fedsim.randomness import derive, generator
@@ -60,7 +60,6 @@ PLANTED_EPOCHS = {"softmax": 20, "mlp": 10, "cnn": 5, "resnet": 5}
 """Cheap models get the time to learn their records by heart."""
 PLANTED_RANGE = 8.0
 """No weight of a small over-trained model moves further than this in a round."""
-PROPERTY_SAMPLE = 500
 DISTINGUISHED = 8
 """Clients that are asked about in the game distinguish: each costs the attacker many trainings."""
 
@@ -180,7 +179,7 @@ def adversary_title(plan: Adversary, parties: frozenset[str]) -> str:
 def title(game: Game) -> str:
     """Return the short name of a game, unique among different games."""
     if isinstance(game, PropertyGame):
-        return f"property:{game.column}={game.value}:{game.shares[0]:g}:{game.shares[1]:g}:{game.records}"
+        return property_game.title(game)
     if isinstance(game, LabelGame):
         return f"labels:{game.client}"
     if isinstance(game, CanaryGame):
@@ -523,163 +522,38 @@ def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
 
 
 def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
-    """Worlds whose training population has one of two shares of a property; size and label counts are the same in all.
-
-    Victims and the attacker's own worlds draw from disjoint halves of the private rows.
-    """
-    if game.column not in pool.columns:
-        raise ScenarioError(
-            f"audits: there is no column {game.column!r}; columns here: {', '.join(sorted(pool.columns)) or 'none'}"
-        )
-    column = pool.columns[game.column].astype(str)
-    if game.value not in column:
-        values = ", ".join(sorted(set(column))[:12])
-        raise ScenarioError(f"audits: column {game.column!r} has no value {game.value!r}; values here: {values}")
-    has = column == game.value
-    rng = generator(scenario.seed, "property", title(game))
-    private = rng.permutation(victim_rows(pool))
-    halves = private[: len(private) // 2], private[len(private) // 2 :]
-    mix = _evenly(pool.y[private])
-    size = game.records or len(pool.candidates) // 2
-    supplies = [_supply(pool, has, half) for half in halves]
-    for share in game.shares:
-        _require(mix, size, share, supplies)
-    no, yes = (round(share * size) for share in game.shares)
-
-    def rows(holders: int, source: Rows) -> list[Rows]:
-        chosen = _stratified(pool, has, source, mix[:size], holders, rng)
-        scheme = scenario.data.partition.scheme
-        # Clients of a natural partition keep their names, whatever their size in this world.
-        owner = (
-            pool.owner[chosen]
-            if scheme == "natural"
-            else PARTITIONS[scheme](pool.y[chosen], {}, pool.clients, scenario.data.partition, rng)
-        )
-        return _own(chosen, owner, pool.clients)
-
-    public = _supply(pool, has, pool.population)
-    sample = min(_largest(mix, PROPERTY_SAMPLE, share, [public]) for share in game.shares)
-    if sample < 2:
-        raise ScenarioError(
-            f"audits: the {len(pool.population)} records of `data.population` are too few for public samples with "
-            f"shares of {game.shares[0]:g} and {game.shares[1]:g} of {game.column}={game.value}; "
-            "set `data.population` higher"
-        )
-    no_sample, yes_sample = (
-        _records(pool, _stratified(pool, has, pool.population, mix[:sample], round(share * sample), rng))
-        for share in game.shares
-    )
-    ask = PropertyAsk(no_sample, yes_sample)
+    """Worlds in which one of several shares of the records, of all or of one client's, has a property."""
+    drawn = property_game.populations(scenario, pool, game)
+    ask = PropertyAsk(_records(pool, drawn.no), _records(pool, drawn.yes), game.shares, game.client)
     worlds: list[World] = []
     exams: list[Exam] = []
-
-    def exam(kind: Kind, holders: tuple[int, int], victims: int, own: int) -> None:
-        first = len(worlds)
-        secrets = generator(scenario.seed, "coins", title(game), kind).random(victims + own) < 0.5
-        for w, secret in enumerate(secrets):
-            name = f"{title(game)}-{kind}-{w:04d}"
-            worlds.append(_world(scenario, name, rows(holders[int(secret)], halves[int(w >= victims)])))
-        is_victim = np.arange(victims + own) < victims
-        counts = np.stack(
-            [np.bincount(pool.y[np.concatenate(world.rows)], minlength=pool.classes) for world in worlds[first:]]
-        )
+    for kind in dict.fromkeys(each.kind for each in drawn.worlds):
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        for w, each in enumerate(mine):
+            rows = _own(each.rows, each.owner, pool.clients)
+            worlds.append(_world(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
+        victims = np.array([each.victim for each in mine])
+        labels = [
+            pool.y[each.rows[each.owner == game.client] if game.client is not None else each.rows] for each in mine
+        ]
+        counts = np.stack([np.bincount(each, minlength=pool.classes) for each in labels])
         blind = np.concatenate([counts, counts.sum(axis=1, keepdims=True)], axis=1)
         exams.append(
             Exam(
                 kind=kind,
                 worlds=np.arange(first, len(worlds)),
                 ask=ask,
-                members=secrets[:, None],
-                targets=is_victim,
-                references=is_victim[:, None] & ~is_victim[None, :],
+                members=np.array([[each.secret] for each in mine]),
+                targets=victims,
+                references=victims[:, None] & ~victims[None, :],
                 blind=blind[:, None, :].astype(np.float64),
-                owner=np.array([-1]),
+                owner=np.array([-1 if game.client is None else game.client]),
                 new_items=True,
-                facts={"property_label_correlation": _correlation(has[private], pool.y[private])},
+                quantity=np.array([[each.share] for each in mine]) if len(game.shares) > 2 else None,
+                facts={"property_label_correlation": drawn.correlation},
             )
         )
-
-    exam("main", (no, yes), scenario.worlds, scenario.worlds)
-    exam("null", ((no + yes) // 2, (no + yes) // 2), scenario.worlds, scenario.worlds)
-    if scenario.controls.planted_worlds:
-        low, high = _extremes(mix[:size], supplies)
-        exam("planted", (high, low) if no > yes else (low, high), scenario.worlds, scenario.worlds)
     return Draw(tuple(worlds), tuple(exams))
-
-
-class _Supply(NamedTuple):
-    """How many records of each label [classes] there are with and without the property."""
-
-    holders: Rows
-    others: Rows
-
-
-def _supply(pool: Pool, has: Bools, source: Rows) -> _Supply:
-    holders, others = (
-        np.bincount(pool.y[source][has[source] == holds], minlength=pool.classes) for holds in (True, False)
-    )
-    return _Supply(holders, others)
-
-
-# Every world takes its labels from the start of one such list, and the holders of the property take the start of that:
-# no count can depend on the secret, and a share between two possible ones is always possible.
-def _evenly(labels: Rows) -> Rows:
-    """Return the labels in an order of which each piece has the mix of the whole, up to one record a label."""
-    counts = np.bincount(labels)
-    place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
-    return np.repeat(np.arange(len(counts)), counts)[np.argsort(place, kind="stable")]
-
-
-def _enough(labels: Rows, available: Rows) -> bool:
-    return bool((np.bincount(labels, minlength=len(available)) <= available).all())
-
-
-def _largest(mix: Rows, size: int, share: float, supplies: Sequence[_Supply]) -> int:
-    """Return the largest number of records, `size` at most, of which this share can have the property."""
-    for wanted in range(min(size, len(mix)), 0, -1):
-        holders = round(share * wanted)
-        if all(
-            _enough(mix[:holders], supply.holders) and _enough(mix[holders:wanted], supply.others)
-            for supply in supplies
-        ):
-            return wanted
-    return 0
-
-
-def _require(mix: Rows, size: int, share: float, supplies: Sequence[_Supply]) -> None:
-    possible = _largest(mix, size, share, supplies)
-    if possible < size or size < 2:
-        raise ScenarioError(
-            f"audits: a world with a share of {share:g} and this label mix can have at most {possible} records and "
-            f"needs at least 2, not {size}; "
-            "set `records` of the property game lower, or `data.candidates` higher"
-        )
-
-
-def _stratified(pool: Pool, has: Bools, source: Rows, labels: Rows, holders: int, rng: np.random.Generator) -> Rows:
-    """Return rows of `source` with these labels, the first `holders` of them with the property, in random order."""
-    chosen = []
-    for holds, part in ((True, labels[:holders]), (False, labels[holders:])):
-        for label, count in enumerate(np.bincount(part, minlength=pool.classes)):
-            chosen.append(rng.permutation(source[(has[source] == holds) & (pool.y[source] == label)])[:count])
-    return rng.permutation(np.concatenate(chosen))
-
-
-def _extremes(labels: Rows, supplies: Sequence[_Supply]) -> tuple[int, int]:
-    """Return the smallest and the largest number of holders of the property that worlds with these labels can have."""
-    numbers = range(len(labels) + 1)
-    low = next(n for n in numbers if all(_enough(labels[n:], supply.others) for supply in supplies))
-    high = next(n for n in reversed(numbers) if all(_enough(labels[:n], supply.holders) for supply in supplies))
-    return low, high
-
-
-def _correlation(has: Bools, labels: Rows) -> float:
-    """Return Cramer's V of property and label: 0 unrelated, 1 one determines the other."""
-    from scipy.stats.contingency import association
-
-    table = np.stack([np.bincount(labels[has == holds], minlength=labels.max() + 1) for holds in (False, True)])
-    table = table[:, table.sum(axis=0) > 0]
-    return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0
 
 
 def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:

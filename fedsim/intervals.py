@@ -18,7 +18,10 @@ from fedsim.metrics import (
     auc,
     best_threshold,
     mean_absolute_error,
+    n_leaked,
+    n_leaked_by_estimates,
     rates,
+    share_ratio,
     tpr_at_fpr,
 )
 
@@ -30,7 +33,9 @@ METHOD_ERROR = "two-way clustered variance, log scale"
 
 @dataclass(frozen=True)
 class Measured:
-    """A number that may be quoted: `low <= estimate <= high` at `confidence`, and the counts behind it."""
+    """A number that may be quoted: `low <= estimate <= high` at `confidence`, and the counts behind it. All is finite,
+    but for records leaked: there may be infinitely many.
+    """
 
     estimate: float
     low: float
@@ -43,8 +48,8 @@ class Measured:
     false_positives: int | None = None  # only for "tpr@fpr=..."
 
     def __post_init__(self) -> None:
-        if not (self.low <= self.estimate <= self.high and isfinite(self.low) and isfinite(self.high)):
-            raise ValueError(f"needs finite low <= estimate <= high, got {self.low}, {self.estimate}, {self.high}")
+        if not (self.low <= self.estimate <= self.high and isfinite(self.low)):
+            raise ValueError(f"needs a finite low <= estimate <= high, got {self.low}, {self.estimate}, {self.high}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ def measure(
         for the AUC: Obuchowski, "Nonparametric analysis of clustered ROC curve data" (1997),
         https://doi.org/10.2307/2533958
     """
+    if metric.kind == "n_leaked":
+        raise ValueError("n_leaked is another measure on its own scale: use leaked or leaked_by_estimates")
     _check(metric, scores, members, asked, confidence)
     world, item = np.nonzero(asked)
     if not new_items:
@@ -108,7 +115,10 @@ def measure(
     if np.unique(world).size < 2:
         return Unresolved(f"An interval needs at least 2 worlds, got {np.unique(world).size}.")
     if metric.kind == "mae":
-        return _measure_error(scores[asked], members[asked].astype(np.float64), world, item, confidence)
+        truths = members[asked].astype(np.float64)
+        mean_absolute_error(scores[asked], truths)  # refuses what has no error
+        errors = np.abs(scores[asked] - truths)
+        return _measure_error(errors, float(np.ptp(truths)), world, item, confidence)
     order = np.argsort(-scores[asked], kind="stable")
     entries = Entries(scores[asked][order], members[asked].astype(np.bool_)[order], world[order], item[order])
     non_members = int((~entries.members).sum())
@@ -124,6 +134,52 @@ def measure(
         influence = _tpr_influence(entries, metric.level, found.threshold)
         return _measured(entries, found.tpr, influence, confidence, false_positives=found.false_positives)
     return _measure_decisions(metric, entries, confidence)
+
+
+def leaked(balanced_accuracy: Measured | Unresolved, shares: tuple[float, float]) -> Measured | Unresolved:
+    """Return `n_leaked` with its interval: the accuracy's, on another scale; infinite where that reaches 1.
+
+    Args:
+        balanced_accuracy: of the attack, with its interval.
+        shares: the two shares of the property.
+    """
+    if isinstance(balanced_accuracy, Unresolved):
+        return balanced_accuracy
+    ratio = share_ratio(*shares)
+    low, estimate, high = (
+        n_leaked(value, ratio) for value in (balanced_accuracy.low, balanced_accuracy.estimate, balanced_accuracy.high)
+    )
+    if not isfinite(low):
+        return Unresolved("A single record tells shares of 0 and 1 apart, so nothing is said by counting records.")
+    method = f"{balanced_accuracy.method}; accuracy turned into records"
+    return replace(balanced_accuracy, estimate=estimate, low=low, high=high, method=method)
+
+
+def leaked_by_estimates(
+    estimates: Floats, shares: Floats, asked: Bools, *, confidence: float = 0.95
+) -> Measured | Unresolved:
+    """Return `n_leaked_by_estimates` with its interval: that of the mean squared error, on another scale.
+
+    Args:
+        estimates: float64 [worlds, 1] of the share.
+        shares: float64 [worlds, 1], the truth.
+        asked: bool [worlds, 1]; only these entries count.
+        confidence: in (0, 1), two-sided.
+
+    Raises:
+        ValueError: shapes or types do not fit, or an asked estimate is not finite.
+    """
+    _check(Metric("mae"), estimates, shares, asked, confidence)
+    world, item = np.nonzero(asked)
+    if np.unique(world).size < 2:
+        return Unresolved(f"An interval needs at least 2 worlds, got {np.unique(world).size}.")
+    truth = shares[asked]
+    error = _measure_error(np.square(estimates[asked] - truth), float(np.ptp(truth)) ** 2, world, item, confidence)
+    if isinstance(error, Unresolved):
+        return error
+    variance = float(np.mean(truth * (1 - truth)))
+    low, estimate, high = (n_leaked_by_estimates(value, variance) for value in (error.high, error.estimate, error.low))
+    return replace(error, estimate=estimate, low=low, high=high, method=f"{error.method}; error turned into records")
 
 
 def held_out_thresholds(entries: Entries) -> Floats | None:
@@ -342,22 +398,20 @@ def _deal(cluster: Ints, ranks: Floats, members: Bools) -> Ints:
     return part[number]
 
 
-def _measure_error(
-    estimates: Floats, truths: Floats, world: Ints, item: Ints, confidence: float
-) -> Measured | Unresolved:
-    """The mean absolute error, on the log scale; errors that never vary are bounded by the range of the truth."""
-    error = mean_absolute_error(estimates, truths)
-    deviation = np.sqrt(_variance((np.abs(estimates - truths) - error) / truths.size, world, item))
+def _measure_error(errors: Floats, span: float, world: Ints, item: Ints, confidence: float) -> Measured | Unresolved:
+    """The mean error, on the log scale; errors that never vary are bounded by `span`, that of the truth."""
+    error = float(errors.mean())
+    deviation = np.sqrt(_variance((errors - error) / errors.size, world, item))
     worlds, tail = int(np.unique(world).size), (1 - confidence) / 2
     if error > 0 and deviation > 1e-12 * error:
         factor = float(np.exp(-scipy.stats.t.ppf(tail, _degrees(world, item)) * deviation / error))
         low, high = error / factor, error * factor
     else:
-        reach = float(np.ptp(truths)) * _share_interval(0.0, worlds, worlds - 1, confidence)[1]
+        reach = span * _share_interval(0.0, worlds, worlds - 1, confidence)[1]
         if reach == 0:
             return Unresolved("The true quantity is the same in every world, so nothing shows that it was estimated.")
         low, high = max(error - reach, 0.0), error + reach
-    return Measured(error, low, high, confidence, METHOD_ERROR, truths.size, 0, worlds)
+    return Measured(error, low, high, confidence, METHOD_ERROR, errors.size, 0, worlds)
 
 
 def _check(metric: Metric, scores: Floats, members: Bools | Floats, asked: Bools, confidence: float) -> None:

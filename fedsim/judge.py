@@ -29,7 +29,15 @@ from fedsim.controls import AUC, CONFIDENCE, Found, blind_baseline, covers_chanc
 from fedsim.epsilon import Scores, found_bounds
 from fedsim.errors import NotVisible
 from fedsim.game import Exam, asked, asked_from
-from fedsim.intervals import Measured, Unresolved, exposure, measure, most_exposed_tenth
+from fedsim.intervals import (
+    Measured,
+    Unresolved,
+    exposure,
+    leaked,
+    leaked_by_estimates,
+    measure,
+    most_exposed_tenth,
+)
 from fedsim.job import WorldResult
 from fedsim.metrics import DEFAULT_METRICS, Metric, parse_metric
 from fedsim.monitor import NotEnough, ordinary
@@ -39,8 +47,9 @@ from fedsim.release import Log, in_words
 from fedsim.results import Evidence
 from fedsim.scenario import Claim, DifferenceClaim, EpsilonClaim, MetricClaim, Monitor
 from fedsim.transcript import client
-from fedsim.views import Floats, Ints, RecordAsk
+from fedsim.views import Floats, Ints, PropertyAsk, RecordAsk
 
+N_LEAKED, BALANCED = parse_metric("n_leaked"), parse_metric("balanced_accuracy")
 LEVEL = 0.95
 """Confidence of every interval that no claim sets otherwise."""
 PARTLY_SEEN = "it saw something in"
@@ -59,6 +68,7 @@ class Tried(NamedTuple):
     signals: Floats
     scores: Floats
     asked: Bools
+    estimates: bool = False  # the scores estimate the quantity of the exam
 
 
 class Scored(NamedTuple):
@@ -128,14 +138,15 @@ def _try(shared: Questioned, attack: Attack, exam: Exam) -> Tried | str:
         scores = _score(shared, attack, exam, signals, targets, references)
     except NotVisible as reason:
         return str(reason)
-    return Tried(exam, signals, scores, mask)
+    return Tried(exam, signals, scores, mask, attack.estimates and exam.quantity is not None)
 
 
 def _score(
     shared: Questioned, attack: Attack, exam: Exam, signals: Floats, targets: Bools, references: Bools
 ) -> Floats:
     ask = asked_from(exam.ask, shared.each.vantage.clients)
-    return score(attack, signals, exam.members, targets, references, ask, shared.prepared.scenario.seed)
+    seed = shared.prepared.scenario.seed
+    return score(attack, signals, exam.members, targets, references, ask, seed, exam.quantity)
 
 
 def _finding(shared: Questioned, attack: Attack) -> Scored:
@@ -178,6 +189,8 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         error = parse_metric("mae")
         wrong = measure(error, found.scores, amount, found.asked, new_items=main.new_items)
         metrics[error.name] = results.quantity(wrong, LEVEL)
+    if isinstance(main.ask, PropertyAsk):
+        metrics[N_LEAKED.name] = results.quantity(_measure(N_LEAKED, found, LEVEL), LEVEL)
     evidence = Evidence(
         found.scores, main.members, found.asked, amount, *_arrays(tried.get("null")), *_arrays(tried.get("planted"))
     )
@@ -265,8 +278,23 @@ def _share(hits: float, of: int) -> results.Quantity:
 def _measure(metric: Metric, found: Tried, confidence: float, within: Bools | None = None) -> Found:
     """Return a metric over the questions asked, or those of them that lie `within`."""
     mask = found.asked if within is None else found.asked & within
+    if metric.kind == "n_leaked":
+        return _leaked(found, confidence, mask)
     members, new_items = found.exam.members, found.exam.new_items
     return measure(metric, found.scores, members, mask, confidence=confidence, new_items=new_items)
+
+
+def _leaked(found: Tried, confidence: float, mask: Bools) -> Found:
+    """Return how many records an attack on a property is worth."""
+    ask, exam = found.exam.ask, found.exam
+    if not isinstance(ask, PropertyAsk):
+        return Unresolved("Records leaked are counted where a share of a property is asked for.")
+    if exam.quantity is None:
+        accuracy = measure(BALANCED, found.scores, exam.members, mask, confidence=confidence, new_items=exam.new_items)
+        return leaked(accuracy, (ask.shares[0], ask.shares[-1]))
+    if not found.estimates:
+        return Unresolved("Of several shares, records leaked are counted by estimates, and this attack gives none.")
+    return leaked_by_estimates(found.scores, exam.quantity, mask, confidence=confidence)
 
 
 def _arrays(tried: Tried | str | None) -> tuple[Floats, Bools, Bools] | tuple[None, None, None]:
@@ -514,10 +542,11 @@ def _judged(stated: results.Stated, sentence: str, final: Verdict, found: Found)
         claim=stated,
         sentence=sentence,
         status=final.status,
-        estimate=None if isinstance(found, Unresolved) else found.estimate,
+        estimate=None if isinstance(found, Unresolved) else results.finite(found.estimate),
         low=None if isinstance(found, Unresolved) else found.low,
-        high=None if isinstance(found, Unresolved) else found.high,
+        high=None if isinstance(found, Unresolved) else results.finite(found.high),
         reason=final.reason,
+        infinite=() if isinstance(found, Unresolved) else results.infinite(found),
     )
 
 
@@ -561,6 +590,8 @@ def _sentence(statement: MetricClaim) -> str:
             return f"the advantage of {attack} over guessing is at most {bound:.4g}."
         case "balanced_accuracy":
             return f"at most {bound:.4g} of the balanced guesses of {attack} are right."
+        case "n_leaked":
+            return f"{attack} learns no more of the property than {bound:.4g} records of the population would tell."
         case "mae":
             raise ValueError("a smaller error is a larger leak, so no claim bounds it from above")
 

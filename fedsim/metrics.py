@@ -3,6 +3,7 @@
 Higher score means "yes, in". A threshold t says yes when `score >= t`, so tied scores always enter together.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,12 +14,13 @@ import scipy  # its parts take a second to import; each is loaded when it is fir
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Kind = Literal["auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae"]
+Kind = Literal["auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae", "n_leaked"]
 
 ALLOWED_METRICS = (
-    "auc, tpr@fpr=LEVEL, advantage, balanced_accuracy, precision@prior=LEVEL, mae (0 < LEVEL < 1, as in tpr@fpr=0.01)"
+    "auc, tpr@fpr=LEVEL, advantage, balanced_accuracy, precision@prior=LEVEL, mae, n_leaked (0 < LEVEL < 1, as in "
+    "tpr@fpr=0.01)"
 )
-PLAIN: tuple[Kind, ...] = ("auc", "advantage", "balanced_accuracy", "mae")
+PLAIN: tuple[Kind, ...] = ("auc", "advantage", "balanced_accuracy", "mae", "n_leaked")
 LEVELLED: dict[str, Kind] = {"tpr@fpr": "tpr", "precision@prior": "precision"}
 
 
@@ -39,6 +41,7 @@ class Metric:
     def chance(self) -> float | None:
         """The value of scores that know nothing; None for "mae", whose chance value depends on the quantity."""
         values: dict[Kind, float | None] = {"auc": 0.5, "advantage": 0.0, "balanced_accuracy": 0.5, "mae": None}
+        values["n_leaked"] = 0.0
         return values.get(self.kind, self.level)
 
 
@@ -248,6 +251,51 @@ def mean_absolute_error(estimates: Floats, truths: Floats) -> float:
     if not (np.isfinite(estimates).all() and np.isfinite(truths).all()):
         raise ValueError("estimates and truths must be finite")
     return float(np.abs(estimates - truths).mean())
+
+
+def share_ratio(first: float, second: float) -> float:
+    """Return how alike two shares of a property are: 1 equal, 0 told apart by any single record.
+
+    Args:
+        first, second: in [0, 1].
+
+    Source: as `n_leaked`.
+    """
+    low, high = sorted((first, second))
+    return 1.0 if low == high else max(low / high, (1 - high) / (1 - low))
+
+
+def n_leaked(accuracy: float, ratio: float) -> float:
+    """Return how many records, drawn from the training population itself, would tell two shares of a property apart as
+    well as an attack does: at least so many are worth what the model gives away. 0 at chance or worse, infinite where
+    the attack never errs.
+
+    From n records nobody is right more often than (1 + sqrt(1 - ratio^n)) / 2.
+
+    Args:
+        accuracy: balanced accuracy of the attack, in [0, 1].
+        ratio: of the two shares, by `share_ratio`.
+
+    Source: Suri and Evans, "Formalizing and estimating distribution inference risks" (2022),
+        https://arxiv.org/abs/2109.06024
+    """
+    missing = 1 - max(2 * accuracy - 1, 0.0) ** 2
+    if missing == 1 or ratio == 1:
+        return 0.0
+    return math.inf if missing <= 0 or ratio == 0 else math.log(missing) / math.log(ratio)
+
+
+def n_leaked_by_estimates(squared_error: float, variance: float) -> float:
+    """Return how many records would estimate a share with as small an error: variance / squared_error, infinite without
+    an error.
+
+    Args:
+        squared_error: mean squared error of the estimates, at least 0.
+        variance: of one record, share x (1 - share), averaged over what was asked.
+
+    Source: as `n_leaked`, where the mean of n records has the error share (1 - share) / n.
+    """
+    return variance / squared_error if squared_error > 0 else math.inf
 
 
 def _last_point(curve: Roc, fpr: float) -> int:

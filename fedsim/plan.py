@@ -178,7 +178,7 @@ def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measure
                 with suppress(NotVisible):
                     for _ in range(2):  # the first one also imports what the attack needs
                         start = time.perf_counter()
-                        score(attacks[name], made_up, exam.members, one, exam.references, ask, seed)
+                        score(attacks[name], made_up, exam.members, one, exam.references, ask, seed, exam.quantity)
                         seconds.append(time.perf_counter() - start)
                 total += min(seconds, default=0.0) * int(exam.targets.sum())
     return total

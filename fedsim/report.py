@@ -6,7 +6,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fedsim.errors import RunError, ScenarioError
 from fedsim.figures import (
@@ -54,7 +54,7 @@ KINDS = {
     "evaluate-reply": "evaluation results",
     "final": "final model",
 }
-ORDER = ("auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae")
+ORDER = ("auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae", "n_leaked")
 
 
 class Words(NamedTuple):
@@ -244,7 +244,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
     environment = Environment(
         loader=PackageLoader("fedsim"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "percent": percent, "label": label, "https": https}
+    environment.filters |= {"number": number, "percent": percent, "label": label, "https": https, "shown": shown}
     environment.filters |= {"count": "{:,}".format, "epsilon": epsilon, "setup_title": setup_title}
     asking = [finding for finding in record.findings if finding.queries is not None]
     return environment.get_template("report.html.j2").render(
@@ -292,6 +292,11 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+
+
+def shown(found: Quantity | Claim, name: Literal["estimate", "high"]) -> str:
+    """Return the estimate or the upper end of a quantity, or of a claim; ∞ where it is infinite."""
+    return "∞" if name in found.infinite else number(getattr(found, name))
 
 
 def percent(share: float) -> str:
@@ -387,16 +392,36 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
             "protects nobody worse than canaries, so what is found about them says how good it can be at best."
         )
     if game["name"] == "property":
-        without, with_property = game["shares"]
-        return (
-            f"In each of {worlds} federations (“worlds”) a coin decided which share of the training records have "
-            f"“{game['column']}” = “{game['value']}”: {percent(without)} (no) or {percent(with_property)} (yes). "
-            "The attacker is asked which; “yes” worlds are members, “no” worlds non-members."
-        )
+        return _property_secret(game, effective, worlds)
     return (
         f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of client "
         f"{game['client']}. The attacker is asked of each class: does this client hold it? "
         "Classes it holds are members, the others non-members."
+    )
+
+
+def _property_secret(game: Json, effective: Json, worlds: int) -> str:
+    """What the coins decided of a property, and what privacy of records and clients has to do with it."""
+    parts = game["where"] or {game["column"]: game["value"]}
+    named = " and ".join(f"“{column}” = “{value}”" for column, value in parts.items())
+    whose = "the training records" if game["client"] is None else f"the records of client {game['client']}"
+    shares = [percent(share) for share in game["shares"]]
+    if len(shares) > 2:
+        secret = f"{', '.join(shares[:-1])} or {shares[-1]}"
+        asked = (
+            "The attacker estimates the share; worlds nearer to the last share than to the first are members, the "
+            "others non-members."
+        )
+    else:
+        secret = f"{shares[0]} (no) or {shares[1]} (yes)"
+        asked = "The attacker is asked which; “yes” worlds are members, “no” worlds non-members."
+    text = f"In each of {worlds} federations (“worlds”) a coin decided which share of {whose} have {named}: {secret}."
+    private = [effective["federation"]["privacy"], *(setup["privacy"] for setup in effective["setups"])]
+    if not any(private):
+        return f"{text} {asked}"
+    return (
+        f"{text} {asked} Differential privacy was never meant to hide this: it protects single records or clients, and "
+        "a share is a fact about all of them together."
     )
 
 

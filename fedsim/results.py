@@ -6,6 +6,7 @@ the last block, `machine`, may differ between two runs of one scenario with one 
 
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -48,10 +49,14 @@ class Quantity:
     non_members: int | None
     false_positives: int | None  # only for a true-positive rate at a false-positive rate
     reason: str | None  # null where the number is known
+    infinite: tuple[Literal["estimate", "high"], ...] = ()  # which of the numbers are so, and null therefore
 
     def __post_init__(self) -> None:
         """Refuse a half-known number."""
-        known = [value is not None for value in (self.estimate, self.low, self.high)]
+        numbers = {"estimate": self.estimate, "low": self.low, "high": self.high}
+        if any(numbers[name] is not None for name in self.infinite):
+            raise ValueError("an infinite number is null")
+        known = [value is not None or name in self.infinite for name, value in numbers.items()]
         if not (all(known) and self.reason is None) and not (not any(known) and self.reason):
             raise ValueError("a quantity has estimate, low and high, or none of them and a reason")
 
@@ -364,6 +369,7 @@ class Claim:
     high: float | None
     reason: str
     confidence: float | None = None  # at which it was decided, with all claims of the run
+    infinite: tuple[Literal["estimate", "high"], ...] = ()  # of a metric: which numbers are so, and null therefore
 
 
 @validated(frozen=True, config=STRICT)
@@ -432,16 +438,28 @@ def quantity(found: Measured | Unresolved, confidence: float) -> Quantity:
     if isinstance(found, Unresolved):
         return unknown(found.reason, confidence)
     return Quantity(
-        estimate=float(found.estimate),
+        estimate=finite(found.estimate),
         low=float(found.low),
-        high=float(found.high),
+        high=finite(found.high),
         confidence=float(found.confidence),
         method=found.method,
         members=found.members,
         non_members=found.non_members,
         false_positives=found.false_positives,
         reason=None,
+        infinite=infinite(found),
     )
+
+
+def finite(value: float) -> float | None:
+    """Return a value as a record has it: null where it is infinite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def infinite(found: Measured) -> tuple[Literal["estimate", "high"], ...]:
+    """Return which numbers of a measure are infinite."""
+    names: tuple[Literal["estimate", "high"], ...] = ("estimate", "high")
+    return tuple(name for name in names if math.isinf(getattr(found, name)))
 
 
 def unknown(reason: str, confidence: float) -> Quantity:

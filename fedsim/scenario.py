@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -56,6 +57,19 @@ class Partition(Section):
         return self
 
 
+class VisualProperty(Section):
+    """Something to be seen in a random share of the images; the column `visual` says in which."""
+
+    name: Literal["rotation", "stroke_noise"]
+    """rotation: the image is turned. stroke_noise: the strokes are mottled. Others have the value `plain`."""
+    share: Share = 0.5
+    """Share of all images that carry it."""
+    angle: Annotated[float, Field(ge=-180, le=180)] = 30.0
+    """rotation: degrees."""
+    noise: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """stroke_noise: standard deviation of the brightness, which runs from 0 to 1."""
+
+
 class Data(Section):
     source: str
     """Name of a data source; see `fedsim list sources`."""
@@ -87,6 +101,8 @@ class Data(Section):
     """Held-out records for utility only (default: chosen from the size of the data)."""
     mislabelled: Annotated[int, Field(ge=0)] = 0
     """How many candidates get a wrong label: worst-case canaries, reported as a slice of their own."""
+    visual: VisualProperty | None = None
+    """images: a property to plant, for property games on the column `visual`."""
     near_duplicates: Annotated[float, Field(ge=0)] = 0.0
     """Drop records closer to another than this share of the median nearest-neighbour distance (0: exact duplicates
     only).
@@ -349,22 +365,46 @@ class Release(Section):
 
 
 class PropertyGame(Section):
-    """Which of two shares of a property does the training population have?"""
+    """Which of two or more shares of a property does the training population, or one client's data, have?"""
 
     name: Literal["property"]
-    column: str
+    column: str | None = None
     """The sensitive column."""
-    value: str
+    value: str | None = None
     """The value that has the property."""
-    shares: tuple[Share, Share] = (0.5, 0.2)
-    """Share of records with the property in a "no" world and in a "yes" world."""
+    where: dict[str, str] = {}
+    """In place of both, a sub-group: several columns and the value of each, all of which a record must have."""
+    shares: Annotated[tuple[Share, ...], Field(min_length=2, max_length=21)] = (0.5, 0.2)
+    """Share of records with the property in a "no" world and in a "yes" world; 0 and a very small one ask whether it
+    exists at all (at least one record); more than two, in order: how large is the share?
+    """
+    client: Annotated[int, Field(ge=0)] | None = None
+    """Ask about the data of this client only (default: about all training records together)."""
     records: Positive | None = None
-    """Training records a world (default: half the candidates)."""
+    """Training records a world, or of the client asked about (default: as many as half the candidates are)."""
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The property: column -> value."""
+        return dict(self.where) or {str(self.column): str(self.value)}
+
+    @model_validator(mode="after")
+    def _property(self) -> Self:
+        pair = (self.column is not None) + (self.value is not None)
+        if pair != (0 if self.where else 2):
+            given = [name for name in ("column", "value", "where") if getattr(self, name)]
+            raise ValueError(
+                f"got {' and '.join(given) or 'no property'}; a property is `column` and `value`, or several of both "
+                "in `where: {column: value, ...}`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _secret(self) -> Self:
-        if self.shares[0] == self.shares[1]:
+        if len(self.shares) == 2 and self.shares[0] == self.shares[1]:
             raise ValueError(f"both `shares` are {self.shares[0]:g}, so there is no secret; give two different shares")
+        if len(self.shares) > 2 and any(after <= before for before, after in pairwise(self.shares)):
+            raise ValueError("more than two `shares` must rise, each above the one before")
         return self
 
 
@@ -529,9 +569,9 @@ class MetricClaim(Section):
     attack: str = "any"
     """An attack of that audit, or `any`: no attack of the audit exceeds the bound (corrected for their number)."""
     metric: str = "auc"
-    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5."""
-    at_most: Rate
-    """The bound claimed."""
+    """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5; n_leaked in a property game."""
+    at_most: Annotated[float, Field(gt=0, le=1e9)]
+    """The bound claimed: at most 1, but for n_leaked, which counts records."""
     confidence: Confidence = 0.95
     """Confidence of the verdict."""
 

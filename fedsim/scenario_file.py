@@ -32,8 +32,10 @@ from fedsim.scenario import (
     DistinguishGame,
     EpsilonClaim,
     LabelGame,
+    MetricClaim,
     Option,
     Plugin,
+    PropertyGame,
     Scenario,
     in_setup,
 )
@@ -727,11 +729,26 @@ def _claim(place: KeyPath, claim: Claim, scenario: Scenario) -> Iterator[_Proble
         elif claim.attack not in allowed:
             yield _Problem((*place, "attack"), _unknown(f"attack of audit {name}", claim.attack, allowed))
     try:
-        if parse_metric(claim.metric).kind == "mae":
+        kind = parse_metric(claim.metric).kind
+        if kind == "n_leaked":
+            yield from _records_leaked(place, claim, scenario)
+        elif isinstance(claim, MetricClaim) and claim.at_most > 1:
+            yield _Problem((*place, "at_most"), f"got {claim.at_most:g}; allowed: a number above 0, at most 1")
+        if kind == "mae":
             message = "got mae, and a smaller error is a larger leak, so nothing is claimed by bounding it from above"
             yield _Problem((*place, "metric"), message)
     except ValueError as error:
         yield _Problem((*place, "metric"), str(error))
+
+
+def _records_leaked(place: KeyPath, claim: MetricClaim | DifferenceClaim, scenario: Scenario) -> Iterator[_Problem]:
+    """Yield what is wrong with a claim on how many records an attack is worth."""
+    if isinstance(claim, DifferenceClaim):
+        yield _Problem((*place, "metric"), "got n_leaked, which may be infinite, so it has no difference; use auc")
+    games = {audit.name: audit.game for audit in scenario.audits}
+    if not isinstance(games.get(claim.audit), PropertyGame | None):
+        message = f"got n_leaked, and {claim.audit} does not play the game property, where alone it is defined"
+        yield _Problem((*place, "metric"), message)
 
 
 def _plugin(place: KeyPath, plugin: Plugin, known: Mapping[str, Mapping[str, object]], what: str) -> Iterator[_Problem]:

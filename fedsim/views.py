@@ -168,12 +168,14 @@ class RecordAsk:
 
 @dataclass(frozen=True)
 class PropertyAsk:
-    """Which share of the property does the training population have? The attacker holds a public sample of each
-    hypothesis.
+    """Which of `shares` of the property does the training population have, or the data of `client`? The attacker holds
+    a public sample with the first share and one with the last.
     """
 
     no: Records
     yes: Records
+    shares: tuple[float, ...] = (0.0, 1.0)
+    client: int | None = None  # None: everybody
     count: int = 1
 
 

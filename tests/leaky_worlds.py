@@ -152,7 +152,7 @@ def noted(given: Study) -> Study:
     return replace(given, worlds=tuple(with_notes(world) for world in given.worlds))
 
 
-def property_study(seed: int, worlds: int = 16, size: int = 120) -> Study:
+def property_study(seed: int, worlds: int = 24, size: int = 120) -> Study:
     """Return worlds of two populations in which the label follows another feature for records with the property."""
     rng = generator(seed, "property")
 

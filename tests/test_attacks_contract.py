@@ -45,6 +45,7 @@ FLOORS = {
     "entropy": 0.7,
     "gap": 0.72,
     "property_threshold": 0.7,
+    "property_whitebox": 0.75,
     "update_cosine": 0.97,
     "source_labels": 0.55,
     "fedmia_loss": 0.75,

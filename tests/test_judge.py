@@ -31,6 +31,7 @@ def _null(attack: Attack, rng: np.random.Generator, count: int, items: int) -> t
         references=~np.eye(count, dtype=bool),
         ask=RecordAsk(asks, nobody),
         new_items=True,
+        quantity=None,
     )
     shared: Any = SimpleNamespace(
         prepared=SimpleNamespace(scenario=SimpleNamespace(seed=0)),
@@ -106,7 +107,7 @@ def _scored(
     scores = rng.standard_normal(members.shape) + (leak or 0.0) * members
     passes: dict[str, bool | None] = {"null": True, "planted": True, "blind": True, **(passed or {})}
     controls = {name: SimpleNamespace(passed=value) for name, value in passes.items()}
-    exam: Any = SimpleNamespace(members=members, new_items=True)
+    exam: Any = SimpleNamespace(members=members, new_items=True, quantity=None)
     finding: Any = SimpleNamespace(
         audit=audit,
         attack="loss",

@@ -20,6 +20,7 @@ from fedsim.errors import RunError, ScenarioError
 from fedsim.figures import draw, epsilons, label, roc_curves
 from fedsim.metrics import auc
 from fedsim.report import (
+    coins,
     contrast,
     counts,
     exposed,
@@ -809,3 +810,10 @@ def test_a_setup_that_the_scenario_does_not_know_is_one_line(privacy_folder: Pat
     unknown_setup = replace(record.setups[1], name="nobody")
     with pytest.raises(ScenarioError, match="setups: 'nobody' is not in the scenario"):
         render(replace(record, setups=(record.setups[0], unknown_setup)), privacy_folder)
+
+
+def test_where_noise_protects_records_the_report_says_that_a_property_is_none(tmp_path: Path) -> None:
+    never_meant = "never meant to hide this"
+    assert never_meant not in coins(run(tmp_path / "plain", "property"))[0]
+    noisy = {"privacy": {"name": "record", "noise_multiplier": 1.0}}
+    assert never_meant in coins(run(tmp_path / "noisy", "property", federation=noisy))[0]

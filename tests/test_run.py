@@ -15,6 +15,7 @@ from fedsim import tape
 from fedsim.engine import run_worlds
 from fedsim.errors import ScenarioError
 from fedsim.job import Job, WorldResult
+from fedsim.report import write_report
 from fedsim.results import Results, read_evidence
 from fedsim.results import read as read_results
 from fedsim.run import RunOutcome, execute
@@ -223,6 +224,34 @@ def test_the_property_game_uses_the_same_findings(tmp_path: Path) -> None:
         assert finding.members + finding.non_members == 10
         assert finding.metrics["auc"].estimate is not None
         assert "correlation" in finding.controls["blind"].text
+        leaked, accuracy = finding.metrics["n_leaked"], finding.metrics["balanced_accuracy"]
+        assert (leaked.reason is None) == (accuracy.reason is None)
+
+
+def test_a_grid_of_shares_of_one_client_is_estimated_and_claimed_about(tmp_path: Path) -> None:
+    game = {"name": "property", "column": "sex", "value": "1", "shares": (0.2, 0.5, 0.7), "client": 1, "records": 24}
+    attacks = ("property_loss", "property_threshold", "property_kl", "property_blackbox", "property_whitebox")
+    scenario = worlds.scenario(
+        data={"source": "diabetes", "clients": 3, "candidates": 240, "population": 100, "test": 20},
+        model={"name": "softmax"},
+        audits=({"name": "ratio", "vantage": "server", "game": game, "attacks": attacks},),
+        claims=({"audit": "ratio", "attack": "property_threshold", "metric": "n_leaked", "at_most": 1000.0},),
+        worlds=12,
+    )
+    record = _execute(scenario, tmp_path / "run").record
+    for finding in record.findings:
+        leaked = finding.metrics["n_leaked"]
+        assert ("mae" in finding.metrics) == (leaked.reason is None) == (finding.attack != "property_loss")
+        if leaked.reason is None:
+            assert leaked.low is not None
+            assert leaked.low > 0
+    assert record.claims[0].low == record.findings[1].metrics["n_leaked"].low
+    assert record.claims[0].status != "refuted"
+    assert "1000 records" in record.claims[0].sentence
+    page = write_report(tmp_path / "run").read_text()
+    assert "Records leaked" in page
+    assert "20 %, 50 % or 70 %" in page
+    assert "the records of client 1" in page
 
 
 def test_a_diverging_model_fails_the_run_and_leaves_no_run_folder(tmp_path: Path) -> None:

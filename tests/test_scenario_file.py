@@ -136,7 +136,10 @@ STRUCTURE = {
         ("got 99", "allowed: 2 to"),
     ),
     "half a game": Bad(
-        "attacks:", "game: {name: property, column: x}\n    attacks:", ":7: audits.0.game.value", ("is missing", "text")
+        "attacks:",
+        "game: {name: property, column: x}\n    attacks:",
+        ":7: audits.0.game",
+        ("got column", "`column` and `value`"),
     ),
     "path in the name": Bad("small", "../small", ":1: name", ("got '../small'", "letters, digits")),
     "html in the name": Bad("small", "<b>small</b>", ":1: name", ("got '<b>small</b>'", "letters, digits")),

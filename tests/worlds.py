@@ -1,7 +1,10 @@
 """Small federations for tests, made of the real parts."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
+
+from numpy.typing import NDArray
 
 from fedsim.apps import Bench, bench, stock
 from fedsim.data import Pool, draw_pool, load_dataset
@@ -49,3 +52,8 @@ def job(
 def setup(chosen: Job) -> Bench:
     """Return the bench of a job."""
     return bench(chosen.scenario, chosen.stock)
+
+
+def with_columns(drawn: Pool, **columns: NDArray[Any]) -> Pool:
+    """Return a pool with more raw columns."""
+    return dataclasses.replace(drawn, columns={**drawn.columns, **columns})

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedsim.data.dataset import Dataset, Features, array_digest, read_only, take
 from fedsim.data.partition import PARTITIONS, UNUSED, natural, natural_names
+from fedsim.data.visual import COLUMN, plant
 from fedsim.errors import ScenarioError
 from fedsim.scenario import Data
 
@@ -126,7 +127,10 @@ def draw_pool(dataset: Dataset, data: Data, rng: np.random.Generator) -> Pool:
     roles = _roles(sizes)
     y, mislabelled = _wrong_labels(dataset.y[used], len(dataset.class_names), data.mislabelled, roles, rng)
     x = dataset.encode(dataset.features[used], roles.population)
-    columns = MappingProxyType({name: read_only(column[used]) for name, column in dataset.columns.items()})
+    raw = {name: column[used] for name, column in dataset.columns.items()}
+    if data.visual is not None:
+        x, raw[COLUMN] = plant(x, data.visual, rng)
+    columns = MappingProxyType({name: read_only(column) for name, column in raw.items()})
     return Pool(
         source=data.source,
         x=read_only(x),

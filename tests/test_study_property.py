@@ -1,0 +1,147 @@
+"""Studies of minutes: property attacks rank as the literature says on Adult, and nothing leaks where nothing is. Run
+with `make test-slow`.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from attacks import ATTACKS
+from fedsim import judge
+from fedsim.engine import run_worlds
+from fedsim.intervals import Measured, leaked, measure
+from fedsim.judge import Scored
+from fedsim.metrics import parse_metric
+from fedsim.prepare import prepare
+from fedsim.processes import default_workers
+from fedsim.scenario_file import Loaded
+from tests import worlds
+from tests.test_study import HERE
+
+pytestmark = pytest.mark.slow
+NEEDS_ADULT = pytest.mark.skipif("adult" not in HERE, reason="the files of adult are not in the data folder")
+SHARES = (0.5, 0.2)
+NAMES = tuple(name for name, attack in ATTACKS.items() if attack.game == "property")
+
+
+def _scored(names: tuple[str, ...] = NAMES, game: dict[str, Any] | None = None, **settings: Any) -> dict[str, Scored]:
+    """The findings of a property game and their evidence, without a run folder."""
+    asked = {"name": "property", "shares": SHARES, **(game or {})}
+    audit = {"name": "ratio", "vantage": "server", "game": asked, "attacks": names}
+    loaded = Loaded(worlds.scenario(audits=(audit,), **settings), {}, Path("study.yaml"), {})
+    prepared = prepare(loaded, ATTACKS, worlds.RECIPES)
+    (trial,) = prepared.trials
+    left = dict(run_worlds(trial.job, range(len(trial.draw.worlds)), workers=default_workers()))
+    return {each.finding.attack: each for each in judge.findings(prepared, trial, left, ATTACKS)}
+
+
+THREE = ("property_loss", "property_threshold", "property_kl")
+
+
+@cache
+def _adult(model: str, noise: float | None = None, seed: int = 21, names: tuple[str, ...] = NAMES) -> dict[str, Scored]:
+    local = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2}
+    privacy = {"name": "record", "noise_multiplier": noise, "clipping_norm": 1.0} if noise else None
+    return _scored(
+        names,
+        game={"column": "sex", "value": "Female", "records": 1000},
+        seed=seed,
+        data={"source": "adult", "clients": 4, "candidates": 8000, "limit": 30000, "population": 4000, "test": 200},
+        model={"name": model, "hidden": (16,)} if model == "mlp" else {"name": model},
+        federation={"rounds": 6, "local": local, "privacy": privacy},
+        worlds=80,
+        controls={"planted_worlds": 0},
+    )
+
+
+def _auc(scored: Scored) -> float:
+    estimate = scored.finding.metrics["auc"].estimate
+    assert estimate is not None
+    return estimate
+
+
+def _records(scored: Scored) -> float:
+    found = scored.finding.metrics["n_leaked"]
+    return np.inf if "estimate" in found.infinite else float(found.estimate or 0)
+
+
+def _right(scored: Scored) -> float:
+    """How often an attack is right at the threshold of its own paper: half of the votes, else 0."""
+    evidence = scored.evidence
+    assert evidence is not None
+    yes = evidence.scores > (0.5 if scored.finding.attack == "property_kl" else 0.0)
+    return float((yes == evidence.members)[evidence.asked].mean())
+
+
+@NEEDS_ADULT
+def test_loss_below_threshold_below_divergence() -> None:
+    """The mean over seeds, each at the threshold of its own paper: the loss test has nothing to set it by. By AUC,
+    where thresholds do not count, it is level with the others here: the order is one of decisions.
+    """
+    runs = [_adult("softmax"), *(_adult("softmax", seed=seed, names=THREE) for seed in (4, 5, 11))]
+    right = {name: np.mean([_right(run[name]) for run in runs]) for name in THREE}
+    print(right, [{name: _auc(each) for name, each in run.items()} for run in runs])
+    assert right["property_loss"] < right["property_threshold"] <= right["property_kl"]
+    for run in runs:
+        assert _auc(run["property_kl"]) > 0.9
+        for each in run.values():
+            assert each.finding.controls["blind"].passed is not False
+
+
+@NEEDS_ADULT
+def test_logistic_regression_leaks_more_records_than_a_network() -> None:
+    simple, network = _adult("softmax"), _adult("mlp")
+    for name in ("property_threshold", "property_kl"):
+        print(name, _records(simple[name]), _records(network[name]))
+        assert _records(simple[name]) > _records(network[name])
+
+
+@NEEDS_ADULT
+def test_sets_of_neurons_beat_sorted_and_plain_parameters_of_a_network() -> None:
+    auc = {name: _auc(each) for name, each in _adult("mlp").items()}
+    print(auc)
+    assert auc["property_whitebox"] > auc["property_sorted"] + 0.05
+    assert auc["property_whitebox"] > auc["property_flat"] + 0.05
+
+
+@NEEDS_ADULT
+def test_record_privacy_with_matched_references_does_not_remove_the_leak() -> None:
+    private = _adult("softmax", noise=1.0)
+    low = private["property_kl"].finding.metrics["auc"].low
+    print({name: _auc(each) for name, each in private.items()})
+    assert low is not None
+    assert low > 0.6
+
+
+def test_nothing_leaks_where_the_shares_are_equal() -> None:
+    """99 % intervals of the AUC over 30 seeds: more than 4 misses of one attack has a chance of 2e-5. Records leaked at
+    95 %: more than 6 lower ends above 0, each with a chance of .025 at most, 1e-5.
+    """
+    assert max(binom.sf(4, 30, 0.01), binom.sf(6, 30, 0.025)) < 5e-5
+    misses, above = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 0)
+    for seed in range(30):
+        found = _scored(
+            game={"column": "sex", "value": "1", "records": 40},
+            seed=seed,
+            data={"source": "diabetes", "clients": 2, "candidates": 200, "population": 100, "test": 40},
+            model={"name": "softmax"},
+            worlds=20,
+            controls={"planted_worlds": 0},
+        )
+        for name, each in found.items():
+            misses[name] += each.finding.controls["null"].passed is False
+            evidence = each.evidence
+            assert evidence is not None
+            assert evidence.null_scores is not None
+            assert evidence.null_members is not None
+            assert evidence.null_asked is not None
+            null = evidence.null_scores, evidence.null_members, evidence.null_asked
+            records = leaked(measure(parse_metric("balanced_accuracy"), *null), SHARES)
+            above[name] += isinstance(records, Measured) and records.low > 0
+    print(misses, above)
+    assert max(misses.values()) <= 4
+    assert max(above.values()) <= 6
