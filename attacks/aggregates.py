@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from attacks.folds import mean_of, per_item
 from attacks.gradients import Match, along, comparable, cosine, owned_by, record_ask, slopes
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
@@ -154,14 +155,13 @@ def finish(state: Cosines, released: Oracle, unseen: str) -> Floats:  # noqa: AR
     """Return the weighted mean cosine of each row; NotVisible, with the reason `unseen`, where there was none."""
     if not state.weight.any():
         raise NotVisible(unseen)
-    mean = np.divide(state.total, state.weight, out=np.zeros(len(state.total)), where=state.weight > 0)
-    return np.concatenate([mean, np.zeros(len(state.ask.population))])
+    return per_item(mean_of(state.total, state.weight), state.ask)
 
 
 NO_SUM = "no sum of updates that a client alleged to hold one of these records is known to be in crossed this vantage"
 AGGREGATE_COSINE = Signal(start, partial(_step_sums, weight=alike), partial(finish, unseen=NO_SUM), "sum")
-"""Mean cosine [rows] of a record's gradient with the sums that its alleged owner is in; 0 for an owner that is in none,
-and for the population.
+"""Mean cosine [rows] of a record's gradient with the sums that its alleged owner is in; NaN for an owner that is in
+none, and for the population.
 """
 SMALLEST_SUM = Signal(start, partial(_step_sums, weight=inverse), partial(finish, unseen=NO_SUM), "sum")
 """The same mean, in which a round counts by 1 / the number of clients in the sum."""
@@ -249,12 +249,12 @@ def _finish_equations(state: Equations, released: Oracle) -> Floats:  # noqa: AR
         )
     lengths = np.linalg.norm(inverted @ state.sketches, axis=1)
     products = np.einsum("nk,kn->n", inverted[owner], state.products)
-    scores = np.divide(products, lengths[owner], out=np.zeros(len(owner)), where=told & (lengths[owner] > 0))
-    return np.concatenate([scores, np.zeros(len(state.ask.population))])
+    cosines = np.divide(products, lengths[owner], out=np.zeros(len(owner)), where=lengths[owner] > 0)
+    return per_item(np.where(told, cosines, np.nan), state.ask)
 
 
 DISAGGREGATED_COSINE = Signal(_start_equations, _step_equations, _finish_equations, "sums")
 """Cosine [rows] of a record's gradient (of unit length, round by round) with the mean update of its alleged owner, as
-least squares find it from the sums of all rounds and who was in each; 0 where they do not determine it, and for the
-population.
+least squares find it from the sums of all rounds and who was in each; NaN where they do not determine it, and for
+the population.
 """

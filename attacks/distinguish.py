@@ -82,7 +82,7 @@ def _step(state: Tests, event: Event, test: Callable[[Tests, Group, list[int]], 
 def _sum(state: Tests, released: Oracle) -> Floats:  # noqa: ARG001 - the sums say it all
     if not state.tests.any():
         raise NotVisible("no sum of updates that a client asked about is known to be in crossed this vantage")
-    return state.total
+    return np.where(state.tests > 0, state.total, np.nan)
 
 
 def set_of(records: Records, owner: int) -> Records:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.final import asked_records
+from attacks.folds import UNSEEN_OWNER, mean_of, per_item
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.gradients import NUMBERS, Gradients, Outer, gradient_norms, inner, norms, record_gradients
@@ -229,18 +230,15 @@ def _opened(state: Updates, sender: str) -> Updates:
 
 def _finish(state: Updates, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
     if not state.updates.any():
-        raise NotVisible("no update of a client that is alleged to hold one of these records crossed this vantage")
-    mean = state.total / np.maximum(state.updates, 1)
-    return np.concatenate([mean, np.zeros(len(state.ask.population))])
+        raise NotVisible(f"no update {UNSEEN_OWNER}")
+    return per_item(mean_of(state.total, state.updates), state.ask)
 
 
 UPDATE_COSINE = Signal(_start, partial(_step, measure=cosine), _finish, "update")
-"""Mean cosine [rows] over the observed updates of the alleged owner; 0, which is no evidence, for an owner never seen
-and for the population, which nobody is alleged to hold.
-"""
+"""Mean cosine [rows] over the observed updates of the alleged owner; NaN for an owner never seen and the population."""
 
 UPDATE_DIFFERENCE = Signal(_start, partial(_step, measure=difference), _finish, "update")
-"""Mean `difference` [rows] over the observed updates of the alleged owner; 0 where there is nothing to compare."""
+"""Mean `difference` [rows] over the observed updates of the alleged owner; NaN where there is none."""
 
 
 def _first(state: Updates, event: Event) -> Updates:
@@ -295,12 +293,12 @@ def _finish_course(state: Course, released: Oracle) -> Floats:  # noqa: ARG001 -
     if not state.moved:
         raise NotVisible("no two global models in a row crossed this vantage")
     found = cosine(Match(state.products, np.sqrt(state.squares), state.moved**0.5))
-    return np.concatenate([found, np.zeros(len(state.ask.population))])
+    return per_item(found, state.ask)
 
 
 MOVEMENT_COSINE = Signal(_start_course, _follow, _finish_course, "models")
 """Cosine [rows] with what the whole cohort did to the global model, all rounds as one long vector, so that rounds count
-by what happened in them: all that secure aggregation leaves; 0 for the population.
+by what happened in them: all that secure aggregation leaves; NaN for the population.
 """
 
 
