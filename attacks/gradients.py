@@ -40,6 +40,13 @@ def interval(public: Public) -> int:
     return ceil(public.rounds / UPDATES_OF_AN_OWNER)
 
 
+def due(public: Public, last: int | None, number: int) -> bool:
+    """Return whether a client that was compared in round `last` is to be compared again in round `number`: spaced
+    evenly, whether or not it takes part in every round.
+    """
+    return last is None or number - last >= interval(public)
+
+
 def record_ask(ask: Ask) -> RecordAsk:
     """Return an ask about records; TypeError for any other."""
     if not isinstance(ask, RecordAsk):
@@ -213,9 +220,7 @@ def _step(state: Updates, event: Event, measure: Measure) -> Updates:
 
 
 def _due(state: Updates, party: str) -> bool:
-    """Space the comparisons evenly, whether or not the client takes part in every round."""
-    last = state.last_round.get(party)
-    return party in state.owned and (last is None or state.round - last >= interval(state.public))
+    return party in state.owned and due(state.public, state.last_round.get(party), state.round)
 
 
 def _opened(state: Updates, sender: str) -> Updates:
