@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from attacks.final import cross_entropy, margin
+from attacks.folds import UNSEEN_OWNER, mean_of, per_item
 from attacks.gradients import Match, along, comparable, cosine, owned_by, record_ask, slopes
 from attacks.labels import last_bias
 from fedsim.attack import Signal
@@ -99,13 +100,12 @@ def _finish_recovery(state: Recovery, released: Oracle) -> Floats:
         raise NotVisible(
             "no push up the loss on these records, with a model from before and after, crossed this vantage"
         )
-    mean = state.fallen / np.maximum(state.pushes, 1)
-    return np.concatenate([mean, np.zeros(len(state.ask.population))])
+    return per_item(mean_of(state.fallen, state.pushes), state.ask)
 
 
 ASCENT_RECOVERY = Signal(_start_recovery, _recover, _finish_recovery, "ascent")
-"""How much lower the loss [rows] is after a push and the answer to it than before, mean over pushes; 0, which is no
-evidence, for a record that nobody pushed against and for the population.
+"""How much lower the loss [rows] is after a push and the answer to it than before, mean over pushes; NaN for a
+record that nobody pushed against and for the population.
 
 Who trains on a record takes back more than the push; others do not get back to where they were. The fall alone, from
 the pushed model on, tells less: whoever is pushed far falls far.
@@ -145,16 +145,14 @@ def _own(state: Owners, event: Event, measure: Callable[[Floats, Ints], Floats])
 def _finish_owners(state: Owners, released: Oracle) -> Floats:  # noqa: ARG001 - the owners' models say it all
     known = ~np.isnan(state.measured)
     if not known.any():
-        raise NotVisible("no model of a client that is alleged to hold one of these records crossed this vantage")
-    middle = float(np.median(state.measured[known]))  # where the owner was never seen: neither high nor low
-    return np.concatenate([np.where(known, state.measured, middle), np.full(len(state.ask.population), middle)])
+        raise NotVisible(f"no model {UNSEEN_OWNER}")
+    return per_item(state.measured, state.ask)
 
 
 OWNER_LOSS = Signal(_start_owners, partial(_own, measure=cross_entropy), _finish_owners, "update")
-"""Loss [rows] of the newest model of the alleged owner; the median of all for an owner never seen, and the population.
-"""
+"""Loss [rows] of the newest model of the alleged owner; NaN for an owner never seen, and for the population."""
 OWNER_MARGIN = Signal(_start_owners, partial(_own, measure=margin), _finish_owners, "update")
-"""Logit margin [rows] at the newest model of the alleged owner; the median likewise."""
+"""Logit margin [rows] at the newest model of the alleged owner; NaN likewise."""
 
 
 # An update that was singled out of a sum.
@@ -212,7 +210,7 @@ def _single(state: Alone, event: Event, measure: Callable[[Match], Floats]) -> A
 def _finish_alone(state: Alone, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
     if not state.rounds.any():
         raise NotVisible("no update that was singled out crossed this vantage")
-    return np.concatenate([state.total / np.maximum(state.rounds, 1), np.zeros(len(state.ask.population))])
+    return per_item(mean_of(state.total, state.rounds), state.ask)
 
 
 def share(found: Match) -> Floats:
@@ -223,7 +221,7 @@ def share(found: Match) -> Floats:
 
 SINGLED_OUT_COSINE = Signal(_start_alone, partial(_single, measure=cosine), _finish_alone, "inconsistency")
 """Mean cosine [rows] of a record's gradient with the updates that were singled out of the sum while its alleged owner
-was the victim; 0 for an owner that never was, and for the population.
+was the victim; NaN for an owner that never was, and for the population.
 
 Source: Pasquini, Francati, Ateniese, "Eluding secure aggregation in federated learning via model inconsistency", CCS
 2022, https://arxiv.org/abs/2111.07380

@@ -5,19 +5,20 @@ A group is a set of clients whose updates somebody knows the sum of. An update t
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from attacks.gradients import Match, along, comparable, cosine, owned_by, record_ask, slopes
+from attacks.folds import mean_of, per_item
+from attacks.gradients import Match, Slopes, along, comparable, cosine, due, owned_by, record_ask, slopes
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
 from fedsim.transcript import AGGREGATE, SERVER, Arrays, Event
 from fedsim.vectors import flat, shaped
-from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk
+from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, Records
 
 SKETCH = 4096
 """Numbers that stand for an update where only lengths are asked for; models with fewer parameters keep all of them."""
@@ -70,9 +71,13 @@ def follow(state: Rounds, event: Event) -> tuple[Rounds, Group | None]:
     return state, Group(event.round, state.model, named[0] if named else frozenset(), descent, weight)
 
 
-def beside(public: Public, ask: RecordAsk, rows: Ints, model: Arrays, descent: Floats) -> Match:
-    """Return some rows of the records asked about beside a descent [d] from a model."""
-    at = slopes(public, model, ask.items, rows)
+def beside(
+    public: Public, records: Records, rows: Ints, model: Arrays, descent: Floats, at: Slopes | None = None
+) -> Match:
+    """Return some rows of `records` beside a descent [d] from a model, at which their gradients are `at` if somebody
+    took them before.
+    """
+    at = slopes(public, model, records, rows) if at is None else at
     direction = {name: torch.as_tensor(array, dtype=at.x.dtype) for name, array in shaped(descent, model).items()}
     return Match(along(public, at, direction), at.lengths.numpy(), float(np.linalg.norm(descent)))
 
@@ -81,13 +86,16 @@ def beside(public: Public, ask: RecordAsk, rows: Ints, model: Arrays, descent: F
 
 
 class Cosines(NamedTuple):
-    """Weighted sums of cosines [items] and the weights in them [items]; the newest sum over more than one client."""
+    """Weighted sums of cosines [items] and the weights in them [items]; when each owner was last compared with what it
+    did alone; the newest sum over more than one client.
+    """
 
     public: Public
     ask: RecordAsk
     owned: Mapping[str, Ints]
     total: Floats
     weight: Floats
+    alone: Mapping[str, int] = {}
     rounds: Rounds = Rounds()
     before: Group | None = None
 
@@ -100,13 +108,19 @@ def start(public: Public, ask: Ask) -> Cosines:
 
 
 def add(state: Cosines, group: Group, weight: float) -> Cosines:
-    """Return the state after the records of a group's members were compared with its sum, at a weight."""
-    mine = [state.owned[party] for party in sorted(group.members & state.owned.keys())]
+    """Return the state after the records of a group's members were compared with its sum, at a weight.
+
+    What a client did alone is compared as seldom as its updates are elsewhere; sums, which say less each, every time.
+    """
+    mine = sorted(group.members & state.owned.keys())
+    if len(group.members) == 1:
+        mine = [party for party in mine if due(state.public, state.alone.get(party), group.round)]
+        state = state._replace(alone={**state.alone, **dict.fromkeys(mine, group.round)})
     if not mine:
         return state
-    rows = np.concatenate(mine)
+    rows = np.concatenate([state.owned[party] for party in mine])
     total, weights = state.total.copy(), state.weight.copy()
-    total[rows] += weight * cosine(beside(state.public, state.ask, rows, group.model, group.descent))
+    total[rows] += weight * cosine(beside(state.public, state.ask.items, rows, group.model, group.descent))
     weights[rows] += weight
     return state._replace(total=total, weight=weights)
 
@@ -154,14 +168,13 @@ def finish(state: Cosines, released: Oracle, unseen: str) -> Floats:  # noqa: AR
     """Return the weighted mean cosine of each row; NotVisible, with the reason `unseen`, where there was none."""
     if not state.weight.any():
         raise NotVisible(unseen)
-    mean = np.divide(state.total, state.weight, out=np.zeros(len(state.total)), where=state.weight > 0)
-    return np.concatenate([mean, np.zeros(len(state.ask.population))])
+    return per_item(mean_of(state.total, state.weight), state.ask)
 
 
 NO_SUM = "no sum of updates that a client alleged to hold one of these records is known to be in crossed this vantage"
 AGGREGATE_COSINE = Signal(start, partial(_step_sums, weight=alike), partial(finish, unseen=NO_SUM), "sum")
-"""Mean cosine [rows] of a record's gradient with the sums that its alleged owner is in; 0 for an owner that is in none,
-and for the population.
+"""Mean cosine [rows] of a record's gradient with the sums that its alleged owner is in; NaN for an owner that is in
+none, and for the population.
 """
 SMALLEST_SUM = Signal(start, partial(_step_sums, weight=inverse), partial(finish, unseen=NO_SUM), "sum")
 """The same mean, in which a round counts by 1 / the number of clients in the sum."""
@@ -181,7 +194,8 @@ owner, and with the owner's own updates where they come in clear.
 
 class Equations(NamedTuple):
     """A^T A [clients, clients], A^T P [clients, items] and A^T S [clients, sketch] for rounds t, with A_tk = 1 where
-    client k is in sum t, P_tx the inner product of record x's unit gradient with sum t, and S_t the sum, sketched.
+    client k is in sum t, P_tx the inner product of record x's unit gradient with sum t, and S_t the sum, sketched; when
+    each client was last seen alone in a sum; and the gradients of all records at the model of the round under way.
     """
 
     public: Public
@@ -191,6 +205,8 @@ class Equations(NamedTuple):
     sketches: Floats
     rounds: Rounds = Rounds()
     sums: int = 0
+    alone: Mapping[str, int] = {}
+    at: Slopes | None = None
 
 
 def _start_equations(public: Public, ask: Ask) -> Equations:
@@ -213,25 +229,39 @@ def sketch(vector: Floats) -> Floats:
     """
     if len(vector) <= SKETCH:
         return np.pad(vector, (0, SKETCH - len(vector)))
-    rng = generator(0, "sketch", len(vector))
-    places, signs = rng.integers(SKETCH, size=len(vector)), rng.integers(2, size=len(vector)) * 2.0 - 1.0
+    places, signs = _places(len(vector))
     return np.asarray(np.bincount(places, signs * vector, SKETCH), dtype=np.float64)
+
+
+@lru_cache(maxsize=1)
+def _places(length: int) -> tuple[Ints, Floats]:
+    """Return where each of `length` coordinates goes in a sketch, and with which sign."""
+    rng = generator(0, "sketch", length)
+    return rng.integers(SKETCH, size=length), rng.choice(np.array([-1.0, 1.0]), size=length)
 
 
 def _step_equations(state: Equations, event: Event) -> Equations:
     rounds, group = follow(state.rounds, event)
-    state = state._replace(rounds=rounds)
+    state = state._replace(rounds=rounds, at=state.at if rounds.model is state.rounds.model else None)
     if not group or not group.members:
         return state
+    if len(group.members) == 1:  # says the same again: the rank does not grow
+        (party,) = group.members
+        if not due(state.public, state.alone.get(party), group.round):
+            return state
+        state = state._replace(alone={**state.alone, party: group.round})
+    everybody = np.arange(len(state.ask.items))
+    at = state.at or slopes(state.public, group.model, state.ask.items, everybody)
     there = np.zeros(state.public.clients)
     there[[int(party.removeprefix("client:")) for party in group.members]] = 1.0
-    found = beside(state.public, state.ask, np.arange(len(state.ask.items)), group.model, group.descent)
+    found = beside(state.public, state.ask.items, everybody, group.model, group.descent, at)
     unit = np.divide(found.products, found.lengths, out=np.zeros(len(found.lengths)), where=found.lengths > 0)
     return state._replace(
         counts=state.counts + np.outer(there, there),
         products=state.products + np.outer(there, unit),
         sketches=state.sketches + np.outer(there, sketch(group.descent)),
         sums=state.sums + 1,
+        at=at,
     )
 
 
@@ -249,12 +279,12 @@ def _finish_equations(state: Equations, released: Oracle) -> Floats:  # noqa: AR
         )
     lengths = np.linalg.norm(inverted @ state.sketches, axis=1)
     products = np.einsum("nk,kn->n", inverted[owner], state.products)
-    scores = np.divide(products, lengths[owner], out=np.zeros(len(owner)), where=told & (lengths[owner] > 0))
-    return np.concatenate([scores, np.zeros(len(state.ask.population))])
+    cosines = np.divide(products, lengths[owner], out=np.zeros(len(owner)), where=lengths[owner] > 0)
+    return per_item(np.where(told, cosines, np.nan), state.ask)
 
 
 DISAGGREGATED_COSINE = Signal(_start_equations, _step_equations, _finish_equations, "sums")
 """Cosine [rows] of a record's gradient (of unit length, round by round) with the mean update of its alleged owner, as
-least squares find it from the sums of all rounds and who was in each; 0 where they do not determine it, and for the
-population.
+least squares find it from the sums of all rounds and who was in each; NaN where they do not determine it, and for
+the population.
 """

@@ -12,14 +12,20 @@ STARVED = 10
 """A class with fewer members or non-members than this among the references is judged by all classes together."""
 
 
+def unseen_to(scores: Floats, value: float) -> Floats:
+    """Return scores [n] with `value`, which is no evidence, where there is none because nothing was seen (NaN)."""
+    return np.where(np.isnan(scores), value, scores)
+
+
 def higher(case: Case) -> Floats:
-    """Return the signal itself: high means "in"."""
-    return case.target
+    """Return the signal itself: high means "in"; 0 where it was not seen."""
+    return unseen_to(case.target, 0.0)
 
 
 def lower(case: Case) -> Floats:
-    """Return the signal turned round: low means "in"."""
-    return -case.target
+    """Return the signal turned round: low means "in"; where it was not seen, the median of the rest."""
+    seen = case.target[~np.isnan(case.target)]
+    return unseen_to(-case.target, -float(np.median(seen)) if len(seen) else 0.0)
 
 
 def largest(case: Case) -> Floats:
@@ -96,11 +102,12 @@ def mean_shift(inside: Floats, outside: Floats) -> float:
 
 
 def above_out_mean(case: Case) -> Floats:
-    """Return the signal minus its mean over the references that did not train on the record.
+    """Return the signal minus its mean over the references that did not train on the record; 0 where there is nothing
+    to compare.
 
     Source: Watson et al., "On the importance of difficulty calibration in membership inference attacks", ICLR 2022.
     """
-    return case.target - both_means(case.references, case.members)[1]
+    return unseen_to(case.target - both_means(case.references, case.members)[1], 0.0)
 
 
 def share_of(counts: NDArray[np.number], of: NDArray[np.number] | int, tie_break: Floats) -> Floats:

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.aggregates import Group, Rounds, follow
-from attacks.gradients import Match, along, cosine, slopes
+from attacks.aggregates import Group, Rounds, beside, follow
+from attacks.gradients import cosine
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
 from fedsim.transcript import Event, client
-from fedsim.vectors import flat, shaped
+from fedsim.vectors import flat
 from fedsim.views import Ask, DistinguishAsk, Floats, Ints, Oracle, Public, Records
 
 ROUNDS_TESTED = 2
@@ -82,7 +82,7 @@ def _step(state: Tests, event: Event, test: Callable[[Tests, Group, list[int]], 
 def _sum(state: Tests, released: Oracle) -> Floats:  # noqa: ARG001 - the sums say it all
     if not state.tests.any():
         raise NotVisible("no sum of updates that a client asked about is known to be in crossed this vantage")
-    return state.total
+    return np.where(state.tests > 0, state.total, np.nan)
 
 
 def set_of(records: Records, owner: int) -> Records:
@@ -157,10 +157,7 @@ def _one_record(state: Tests, group: Group, due: list[int]) -> Floats:
     found = []
     for side in (ask.no, ask.yes):
         rows = np.array([np.flatnonzero(side.owner == ask.clients[place])[0] for place in due])
-        at = slopes(state.public, group.model, side, rows)
-        direction = {name: at.x.new_tensor(array) for name, array in shaped(group.descent, group.model).items()}
-        length = float(np.linalg.norm(group.descent))
-        found.append(cosine(Match(along(state.public, at, direction), at.lengths.numpy(), length)))
+        found.append(cosine(beside(state.public, side, rows, group.model, group.descent)))
     return np.asarray(found[1] - found[0])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import scipy  # its parts take a second to import; each is loaded when it is first used
 
 from attacks.final import cross_entropy
+from attacks.folds import UNSEEN_OWNER, mean_of, per_item
 from attacks.gradients import comparable, cosine, interval, match, owned_by, record_ask, slopes
 from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
@@ -123,12 +124,8 @@ def _judged(state: Contest) -> Contest:
 def _finish(state: Contest, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
     state = _judged(state)
     if not state.rounds.any():
-        raise NotVisible(
-            "no update of a client that is alleged to hold one of these records crossed this vantage together with "
-            f"those of {OTHERS} others"
-        )
-    mean = state.total / np.maximum(state.rounds, 1)
-    return np.concatenate([mean, np.zeros(len(state.ask.population))])
+        raise NotVisible(f"no update {UNSEEN_OWNER} together with those of {OTHERS} others")
+    return per_item(mean_of(state.total, state.rounds), state.ask)
 
 
 def evidence(own: Floats, others: Floats) -> Floats:
@@ -180,8 +177,8 @@ def _minus_losses(public: Public, _broadcast: Arrays, records: Any, reply: Array
 
 
 FEDMIA_COSINE = Signal(_start, partial(_step, measure=Measure(slopes, _cosines)), _finish, "updates")
-"""Mean `evidence` [rows] over the rounds, from the cosines of a record's gradient with the updates of all clients; 0
-for an owner never seen and for the population, which nobody is alleged to hold.
+"""Mean `evidence` [rows] over the rounds, from the cosines of a record's gradient with the updates of all clients;
+NaN for an owner never seen and for the population, which nobody is alleged to hold.
 """
 
 FEDMIA_LOSS = Signal(_start, partial(_step, measure=Measure(_records, _minus_losses)), _finish, "updates")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.final import asked_records
+from attacks.folds import UNSEEN_OWNER, mean_of, per_item
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.gradients import NUMBERS, Gradients, Outer, gradient_norms, inner, norms, record_gradients
@@ -37,6 +38,13 @@ def comparable(broadcast: Arrays, reply: Arrays) -> bool:
 def interval(public: Public) -> int:
     """Return the rounds from one comparison to the next, so that they are spread evenly over the run."""
     return ceil(public.rounds / UPDATES_OF_AN_OWNER)
+
+
+def due(public: Public, last: int | None, number: int) -> bool:
+    """Return whether a client that was compared in round `last` is to be compared again in round `number`: spaced
+    evenly, whether or not it takes part in every round.
+    """
+    return last is None or number - last >= interval(public)
 
 
 def record_ask(ask: Ask) -> RecordAsk:
@@ -212,9 +220,7 @@ def _step(state: Updates, event: Event, measure: Measure) -> Updates:
 
 
 def _due(state: Updates, party: str) -> bool:
-    """Space the comparisons evenly, whether or not the client takes part in every round."""
-    last = state.last_round.get(party)
-    return party in state.owned and (last is None or state.round - last >= interval(state.public))
+    return party in state.owned and due(state.public, state.last_round.get(party), state.round)
 
 
 def _opened(state: Updates, sender: str) -> Updates:
@@ -229,18 +235,15 @@ def _opened(state: Updates, sender: str) -> Updates:
 
 def _finish(state: Updates, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
     if not state.updates.any():
-        raise NotVisible("no update of a client that is alleged to hold one of these records crossed this vantage")
-    mean = state.total / np.maximum(state.updates, 1)
-    return np.concatenate([mean, np.zeros(len(state.ask.population))])
+        raise NotVisible(f"no update {UNSEEN_OWNER}")
+    return per_item(mean_of(state.total, state.updates), state.ask)
 
 
 UPDATE_COSINE = Signal(_start, partial(_step, measure=cosine), _finish, "update")
-"""Mean cosine [rows] over the observed updates of the alleged owner; 0, which is no evidence, for an owner never seen
-and for the population, which nobody is alleged to hold.
-"""
+"""Mean cosine [rows] over the observed updates of the alleged owner; NaN for an owner never seen and the population."""
 
 UPDATE_DIFFERENCE = Signal(_start, partial(_step, measure=difference), _finish, "update")
-"""Mean `difference` [rows] over the observed updates of the alleged owner; 0 where there is nothing to compare."""
+"""Mean `difference` [rows] over the observed updates of the alleged owner; NaN where there is none."""
 
 
 def _first(state: Updates, event: Event) -> Updates:
@@ -295,12 +298,12 @@ def _finish_course(state: Course, released: Oracle) -> Floats:  # noqa: ARG001 -
     if not state.moved:
         raise NotVisible("no two global models in a row crossed this vantage")
     found = cosine(Match(state.products, np.sqrt(state.squares), state.moved**0.5))
-    return np.concatenate([found, np.zeros(len(state.ask.population))])
+    return per_item(found, state.ask)
 
 
 MOVEMENT_COSINE = Signal(_start_course, _follow, _finish_course, "models")
 """Cosine [rows] with what the whole cohort did to the global model, all rounds as one long vector, so that rounds count
-by what happened in them: all that secure aggregation leaves; 0 for the population.
+by what happened in them: all that secure aggregation leaves; NaN for the population.
 """
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import scipy  # its parts take a second to import; each is loaded when it is first used
 
-from attacks.decide import mean_shift, side_means
+from attacks.decide import mean_shift, side_means, unseen_to
 from fedsim.attack import Bools, Case
 from fedsim.views import Floats
 
@@ -29,11 +29,12 @@ class Side(NamedTuple):
 
 
 def side(references: Floats, chosen: Bools, spread: Spread) -> Side:
-    """Return the normal fit [n] to `references` [r, n] where `chosen` [r, n].
+    """Return the normal fit [n] to `references` [r, n] where `chosen` [r, n] and something was seen (not NaN).
 
     "pooled": one spread for all records, of the residuals about each record's own mean, so that the differences between
     records do not count. A record with fewer than two values takes the pooled spread too.
     """
+    chosen = chosen & ~np.isnan(references)
     values = np.where(chosen, references, np.nan)
     count = chosen.sum(axis=0)
     median = np.full(len(count), np.nan)
@@ -43,7 +44,8 @@ def side(references: Floats, chosen: Bools, spread: Spread) -> Side:
     if freedom.sum():
         pooled = np.sqrt(squares.sum() / freedom.sum())
     else:
-        pooled = references[chosen].std() if chosen.any() else references.std()
+        either = references[chosen] if chosen.any() else references[~np.isnan(references)]
+        pooled = either.std() if len(either) else 0.0
     per_example = spread == "per_example" or (spread == "auto" and len(references) >= PER_EXAMPLE_FROM)
     own = np.sqrt(squares / np.maximum(freedom, 1)) if per_example else np.full(len(count), pooled)
     return Side(median, np.maximum(np.where(freedom > 0, own, pooled), SMALLEST_SPREAD))
@@ -62,15 +64,15 @@ def fits(case: Case, spread: Spread) -> tuple[Side, Side]:
 
 
 def online(case: Case, spread: Spread) -> Floats:
-    """Return log N(margin; in) - log N(margin; out) [n]."""
+    """Return log N(margin; in) - log N(margin; out) [n]; 0 where there is nothing to compare."""
     inside, outside = fits(case, spread)
     score = scipy.stats.norm.logpdf(case.target, *inside) - scipy.stats.norm.logpdf(case.target, *outside)
-    return np.asarray(score, dtype=np.float64)
+    return unseen_to(np.asarray(score, dtype=np.float64), 0.0)
 
 
 def offline(case: Case, spread: Spread) -> Floats:
     """Return the z-score [n] of the margin among models without the record: the order of the one-sided tail
-    probability, unsaturated.
+    probability, unsaturated; 0 where there is nothing to compare.
     """
     outside = fits(case, spread)[1]
-    return (case.target - outside.median) / outside.deviation
+    return unseen_to((case.target - outside.median) / outside.deviation, 0.0)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from attacks.final import cross_entropy
+from attacks.folds import mean_of
 from attacks.gradients import Match, along, comparable, cosine, owned_by, slopes
 from attacks.labels import UPDATES, label_counts, last_bias
 from fedsim.attack import Signal
@@ -73,7 +74,7 @@ def _noted(watched: Watched, above: Floats) -> Watched:
 def _mean(watched: Watched) -> Floats:
     if not watched.rounds.any():
         raise NotVisible(NOTHING_TO_COMPARE)
-    return watched.total / np.maximum(watched.rounds, 1)
+    return mean_of(watched.total, watched.rounds)
 
 
 class Losses(NamedTuple):
@@ -121,7 +122,7 @@ def _finish_losses(state: Losses, released: Oracle) -> Floats:  # noqa: ARG001 -
 
 SOURCE_LOSS = Signal(_start_losses, _step_losses, _finish_losses, "updates")
 """Lowest loss [items] under any other client's model minus that under the alleged owner's, mean over the rounds: in a
-single round positive where the alleged owner's is the lowest. 0, which is no evidence, for an owner never compared.
+single round positive where the alleged owner's is the lowest. NaN for an owner never compared.
 
 Source: Hu, Salcic, Sun, Dobbie, Zhang, "Source inference attacks in federated learning", ICDM 2021,
 https://arxiv.org/abs/2109.05659
@@ -199,7 +200,7 @@ def _finish_directions(state: Directions, released: Oracle) -> Floats:  # noqa: 
 
 SOURCE_COSINE = Signal(_start_directions, _step_directions, _finish_directions, "updates")
 """Cosine [items] of the record's gradient with the alleged owner's update minus its mean over the other clients'
-updates, mean over the rounds; 0 for an owner never compared.
+updates, mean over the rounds; NaN for an owner never compared.
 """
 
 

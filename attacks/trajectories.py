@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from attacks import rmia
-from attacks.decide import side_means
+from attacks.decide import side_means, unseen_to
 from attacks.final import cross_entropy, softened
+from attacks.folds import UNSEEN_OWNER
 from attacks.gradients import UPDATES_OF_AN_OWNER, comparable, owned_by, record_ask
 from attacks.learned import logistic_log_odds
 from fedsim.attack import Case, Signal
@@ -101,7 +102,7 @@ def _step(state: Replies, event: Event, measure: Callable[[Floats, Ints], Floats
 
 def _finish(state: Replies, released: Oracle) -> Floats:  # noqa: ARG001 - the replies say it all
     if not state.filled:
-        raise NotVisible("no model of a client that is alleged to hold one of these records crossed this vantage")
+        raise NotVisible(f"no model {UNSEEN_OWNER}")
     return state.values
 
 
@@ -200,7 +201,7 @@ def mean_gain(case: Case) -> Floats:
     """Return minus the mean loss [n] over the models seen; the mean of the others for an owner never seen."""
     gain = -mean_of_seen(case.target)
     seen = ~np.isnan(gain)
-    return np.where(seen, gain, gain[seen].mean() if seen.any() else 0.0)
+    return unseen_to(gain, gain[seen].mean() if seen.any() else 0.0)
 
 
 def relative(case: Case) -> Floats:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.final import FLOOR, cross_entropy
+from attacks.folds import UNSEEN_OWNER
 from attacks.gradients import comparable, owned_by, record_ask
 from attacks.learned import SHADOW_WORLDS, drawn_worlds, in_order, network_log_odds
 from attacks.trajectories import due_rounds, points, slot_of, standing
@@ -135,7 +136,7 @@ def _finish_participant(state: Shown, released: Oracle) -> Floats:  # noqa: ARG0
 
 def _finish_server(state: Shown, released: Oracle) -> Floats:  # noqa: ARG001 - the models say it all
     if not state.locally:
-        raise NotVisible("no model of a client that is alleged to hold one of these records crossed this vantage")
+        raise NotVisible(f"no model {UNSEEN_OWNER}")
     return _stacked(state, state.globally, state.locally)
 
 

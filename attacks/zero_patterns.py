@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.gradients import comparable, record_ask
+from attacks.folds import UNSEEN_OWNER, per_item
+from attacks.gradients import comparable, owned_by, record_ask
 from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
-from fedsim.transcript import SERVER, Array, Arrays, Event, client
-from fedsim.views import Ask, Floats, Oracle, Public, RecordAsk
+from fedsim.transcript import SERVER, Array, Arrays, Event
+from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk
 
 
 def first_layer(arrays: Arrays, features: int) -> str | None:
@@ -53,7 +54,7 @@ class Patterns(NamedTuple):
 
     public: Public
     ask: RecordAsk
-    owners: frozenset[str]
+    owned: Mapping[str, Ints]
     moved: Mapping[str, Bools]
     round: int = -1
     broadcast: Arrays | None = None
@@ -62,13 +63,13 @@ class Patterns(NamedTuple):
 
 def _start(public: Public, ask: Ask) -> Patterns:
     asked = record_ask(ask)
-    return Patterns(public, asked, frozenset(client(int(owner)) for owner in asked.items.owner), {})
+    return Patterns(public, asked, owned_by(asked.items), {})
 
 
 def _step(state: Patterns, event: Event) -> Patterns:
     if event.kind == "train" and event.sender == SERVER and event.arrays:
         return state._replace(round=event.round, broadcast=event.arrays)
-    if event.kind != "train-reply" or event.sender not in state.owners or event.round != state.round:
+    if event.kind != "train-reply" or event.sender not in state.owned or event.round != state.round:
         return state
     if state.broadcast is None or not comparable(state.broadcast, event.arrays):
         return state
@@ -84,18 +85,17 @@ def _finish(state: Patterns, released: Oracle) -> Floats:  # noqa: ARG001 - the 
     if not state.moved:
         if state.unreadable:
             raise NotVisible(NO_FIRST_LAYER)
-        raise NotVisible("no update of a client that is alleged to hold one of these records crossed this vantage")
-    items = state.ask.items
-    count = np.zeros(len(items))
+        raise NotVisible(f"no update {UNSEEN_OWNER}")
+    count = np.full(len(state.ask.items), np.nan)
     for party, moved in state.moved.items():
-        rows = np.array([client(int(owner)) == party for owner in items.owner])
-        count[rows] = still(items.x[rows], moved)
-    return np.concatenate([count, np.zeros(len(state.ask.population))])
+        rows = state.owned[party]
+        count[rows] = still(state.ask.items.x[rows], moved)
+    return per_item(count, state.ask)
 
 
 STILL_FEATURES = Signal(_start, _step, _finish, "update")
 """How many of a record's features [rows] no update of its alleged owner ever moved: 0 for members, as long as training
-is plain; 0, which is no evidence, for an owner never seen and for the population.
+is plain; NaN for an owner never seen and for the population.
 """
 
 
@@ -134,10 +134,10 @@ def _finish_movement(state: Movement, released: Oracle) -> Floats:  # noqa: ARG0
         raise NotVisible(NO_FIRST_LAYER)
     if state.moved is None or not state.moved.any():
         raise NotVisible("no two different global models crossed this vantage")
-    return np.concatenate([still(state.ask.items.x, state.moved), np.zeros(len(state.ask.population))])
+    return per_item(still(state.ask.items.x, state.moved), state.ask)
 
 
 STILL_IN_ALL = Signal(_start_movement, _follow, _finish_movement, "models")
 """How many of a record's features [rows] never moved in the global model, beyond the rounding of an average: features
-that no record of any client has, as secure aggregation shows them too; 0 for the population.
+that no record of any client has, as secure aggregation shows them too; NaN for the population.
 """

@@ -11,12 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+import attacks.gradients
 from attacks import ATTACKS
 from attacks.aggregates import SKETCH, sketch
 from attacks.collusion import pooled
 from attacks.distinguish import discriminant, set_of, simulated
 from fedsim.attack import fold
 from fedsim.errors import NotVisible
+from fedsim.gradients import record_gradients
 from fedsim.run import execute
 from fedsim.scenario_file import load
 from fedsim.secagg.collusion import open_sums
@@ -91,7 +93,7 @@ def measured(name: str, ask: RecordAsk, events: Sequence[Event], setup: Public |
     """Return an attack's signal on the items asked."""
     setup = setup or public(CLASSES)
     found = fold(ATTACKS[name].signal, setup, ask, events, white_box(setup, LIKE))
-    assert (found[ask.count :] == 0).all()
+    assert np.isnan(found[ask.count :]).all()
     return found[: ask.count]
 
 
@@ -133,7 +135,7 @@ def test_a_trusted_party_that_hides_who_answered_names_nobody() -> None:
 
 
 def test_two_sums_that_differ_in_one_client_give_its_update_away() -> None:
-    """Others repeat themselves, so nothing else is left; who is never alone in a difference scores 0."""
+    """Others repeat themselves, so nothing else is left; who is never alone in a difference has no number."""
     rng = np.random.default_rng(3)
     ask, fixed = records(rng), rng.standard_normal((CLIENTS, D))
     models = [rng.standard_normal(D) for _ in range(3)]
@@ -142,7 +144,7 @@ def test_two_sums_that_differ_in_one_client_give_its_update_away() -> None:
     for party, model in ((0, models[0]), (3, models[2])):
         expected = cosines(model, ask.items, fixed[party])
         np.testing.assert_allclose(found[owner == party], expected[owner == party], rtol=1e-5, atol=1e-9)
-    assert (found[np.isin(owner, (1, 2))] == 0).all()
+    assert np.isnan(found[np.isin(owner, (1, 2))]).all()
     two_apart = [sums[0], {each: fixed[each] for each in (2,)}, sums[2]]
     with pytest.raises(NotVisible, match="differ in just one"):
         measured("round_difference", RecordAsk(_of(ask.items, (0, 1)), ask.population), masked(models, two_apart))
@@ -171,11 +173,55 @@ def test_disaggregation_says_nothing_of_clients_that_always_come_together() -> N
     sums = [{each: rng.standard_normal(D) for each in cohort} for cohort in cohorts]
     found = measured("disaggregated_cosine", ask, masked([model] * len(sums), sums))
     together = np.isin(ask.items.owner, (0, 1))
-    assert (found[together] == 0).all()
-    assert (found[~together] != 0).all()
+    assert np.isnan(found[together]).all()
+    assert (np.abs(found[~together]) > 0).all()
     everybody = [{each: rng.standard_normal(D) for each in range(CLIENTS)} for _ in range(6)]
     with pytest.raises(NotVisible, match=r"6 sums .* of rank 1 for 4 clients"):
         measured("disaggregated_cosine", ask, masked([model] * 6, everybody))
+
+
+def in_clear(models: Sequence[Floats], sums: Sequence[Updates]) -> list[Event]:
+    """Return what a server sees of the same rounds without secure aggregation."""
+    events = []
+    for number, (model, updates) in enumerate(zip(models, sums, strict=True), start=1):
+        sent = frozen(shaped(model, LIKE))
+        events += [Event(number, "train", SERVER, client(each), sent, {}) for each in updates]
+        for each, moved in updates.items():
+            reply = frozen(shaped(model + moved, LIKE))
+            events.append(Event(number, "train-reply", client(each), SERVER, reply, {"num-examples": 7}))
+    return events
+
+
+@pytest.mark.parametrize("name", ["aggregate_cosine", "smallest_sum", "round_difference", "collusion_cosine"])
+def test_in_clear_sums_are_update_cosine_however_many_the_rounds(name: str) -> None:
+    rng = np.random.default_rng(8)
+    ask, rounds = records(rng), 25
+    models = [rng.standard_normal(D) for _ in range(rounds)]
+    sums = [{each: rng.standard_normal(D) for each in range(CLIENTS) if rng.random() < 0.6} for _ in range(rounds)]
+    events, setup = in_clear(models, sums), public(CLASSES, rounds=rounds)
+    plain = fold(ATTACKS["update_cosine"].signal, setup, ask, events, white_box(setup, LIKE))
+    np.testing.assert_allclose(measured(name, ask, events, setup), plain[: ask.count], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("clear", "times"), [(True, 9), (False, 25)])
+def test_gradients_for_equations_are_taken_once_a_round(
+    clear: bool, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In clear, whoever takes part in all of 25 rounds is compared in every third; of sums each is an equation."""
+    rng = np.random.default_rng(9)
+    ask, rounds = records(rng), 25
+    models = [rng.standard_normal(D) for _ in range(rounds)]
+    cohorts = [range(CLIENTS) if clear else COHORTS[number % len(COHORTS)] for number in range(rounds)]
+    sums = [{each: rng.standard_normal(D) for each in cohort} for cohort in cohorts]
+    calls = []
+
+    def counted(*args: object) -> object:
+        calls.append(args)
+        return record_gradients(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attacks.gradients, "record_gradients", counted)
+    measured("disaggregated_cosine", ask, (in_clear if clear else masked)(models, sums), public(CLASSES, rounds=rounds))
+    assert len(calls) == times
 
 
 def test_a_sketch_is_linear_and_keeps_lengths() -> None:

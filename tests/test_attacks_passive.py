@@ -337,8 +337,8 @@ def test_columns_that_stand_still_are_those_of_features_that_nobody_has() -> Non
         assert found[:80][~world.members].mean() > 1
         summed = fold(STILL_IN_ALL, study.setup, study.ask, world.events, world.released)
         np.testing.assert_array_equal(summed[:80], (has & ~own.any(axis=0)).sum(axis=1))
-        assert not found[80:].any()
-        assert not summed[80:].any()
+        assert np.isnan(found[80:]).all()
+        assert np.isnan(summed[80:]).all()
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.01}])
@@ -389,7 +389,7 @@ def test_weight_decay_hides_the_pattern() -> None:
         return replace(event, arrays=frozen(moved))
 
     found = fold(STILL_FEATURES, study.setup, study.ask, map(shrunk, world.events), world.released)
-    assert not found.any()
+    assert not found[:80].any()
 
 
 @pytest.mark.parametrize("signal", [STILL_FEATURES, STILL_IN_ALL])
