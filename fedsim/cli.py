@@ -591,7 +591,9 @@ def _show_results(record: "Results", folder: Path) -> None:
         _show_claim(claim)
     for setup in record.setups:
         found = setup.utility
-        where = f" ({setup.name or 'the federation'})" if len(record.setups) > 1 else ""
+        whose = [setup.name or "the federation"] if len(record.setups) > 1 else []
+        whose += [f"under {setup.adversary}"] if setup.adversary else []
+        where = f" ({', '.join(whose)})" if whose else ""
         accuracy = f"training {_range(found.train_accuracy)}, test {_range(found.test_accuracy)}"
         typer.echo(f"Accuracy  {accuracy}{where}")
         if setup.aborted:

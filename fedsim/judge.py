@@ -460,7 +460,8 @@ def _difference_claim(statement: DifferenceClaim, scored: Sequence[Scored], conf
     be guesses, so its value is that of chance and costs no confidence.
     """
     metric = parse_metric(statement.metric)
-    (less,), (more,) = (_of(scored, audit, statement.attack) for audit in (statement.audit, statement.lower_than))
+    (less,) = _of(scored, statement.audit, statement.attack)
+    (more,) = _of(scored, statement.lower_than, statement.lower_than_attack or statement.attack)
     hidden = less.main is None and not (less.finding.reason or "").startswith(PARTLY_SEEN)
     each = confidence if hidden else bonferroni(confidence, 2)
     above, below = _claimed(metric, more, each), _claimed(metric, less, each)
@@ -570,8 +571,10 @@ def _difference_sentence(statement: DifferenceClaim) -> str:
     metric = parse_metric(statement.metric)
     where = {"tpr": f" at a false-positive rate of {metric.level:g}", "precision": f" at a prior of {metric.level:g}"}
     noun = NOUNS.get(metric.kind, metric.kind.replace("_", " ")) + where.get(metric.kind, "")
-    least = f"lower than in {statement.lower_than} by at least {statement.by:g}"
-    relation = least if statement.by else f"no higher than in {statement.lower_than}"
+    parts = [f"that of {statement.lower_than_attack}"] if statement.lower_than_attack else []
+    parts += [f"in {statement.lower_than}"] if statement.lower_than != statement.audit else []
+    other = " ".join(parts)
+    relation = f"lower than {other} by at least {statement.by:g}" if statement.by else f"no higher than {other}"
     return f"the {noun} of the attack {statement.attack} is {relation}."
 
 
@@ -600,6 +603,7 @@ def setup(trials: Sequence[Trial], left: Sequence[WorldResult]) -> results.Setup
         rounds=federation.rounds,
         aborted=sum(each.aborted for each in left),
         tried=len(left) * federation.rounds,
+        adversary=trial.adversary,
     )
 
 

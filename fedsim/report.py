@@ -246,6 +246,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
     )
     environment.filters |= {"number": number, "percent": percent, "label": label, "https": https}
     environment.filters |= {"count": "{:,}".format, "epsilon": epsilon, "setup_title": setup_title}
+    environment.filters |= {"under": under}
     asking = [finding for finding in record.findings if finding.queries is not None]
     return environment.get_template("report.html.j2").render(
         record=record,
@@ -549,6 +550,11 @@ def _mistake(specimen: str | None) -> str:
 def setup_title(name: str | None) -> str:
     """Return what the page calls a setup."""
     return STANDS if name is None else name
+
+
+def under(adversary: str | None) -> str:
+    """Return how a sentence about worlds goes on where somebody did more than look in them."""
+    return "" if adversary is None else f", under {adversary}"
 
 
 def promises(record: Results, drawings: Mapping[str, Drawing]) -> list[Promise]:

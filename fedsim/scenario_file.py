@@ -711,16 +711,22 @@ def _claim(place: KeyPath, claim: Claim, scenario: Scenario) -> Iterator[_Proble
     audits = {audit.name: audit.attacks for audit in scenario.audits}
     named: dict[str, str] = {"audit": claim.audit}
     every: tuple[str, ...] = ("any",)
+    other = claim.attack
     if isinstance(claim, DifferenceClaim):
         named, every = named | {"lower_than": claim.lower_than}, ()
-        if claim.lower_than == claim.audit:
-            yield _Problem((*place, "lower_than"), f"got {claim.audit} twice; name the audit said to leak more")
+        other = claim.lower_than_attack or claim.attack
+        if claim.lower_than == claim.audit and other == claim.attack:
+            message = f"got {claim.audit} twice; name the audit said to leak more, or another attack of this one "
+            yield _Problem((*place, "lower_than"), message + "(`lower_than_attack`)")
     for key, name in named.items():
         allowed = (*every, *audits.get(name, ()))
+        its_own = key == "lower_than" and isinstance(claim, DifferenceClaim) and claim.lower_than_attack is not None
+        attack = other if key == "lower_than" else claim.attack
         if name not in audits:
             yield _Problem((*place, key), _unknown("audit", name, audits))
-        elif claim.attack not in allowed:
-            yield _Problem((*place, "attack"), _unknown(f"attack of audit {name}", claim.attack, allowed))
+        elif attack not in allowed:
+            here = (*place, "lower_than_attack" if its_own else "attack")
+            yield _Problem(here, _unknown(f"attack of audit {name}", attack, allowed))
     try:
         if parse_metric(claim.metric).kind == "mae":
             message = "got mae, and a smaller error is a larger leak, so nothing is claimed by bounding it from above"

@@ -137,6 +137,21 @@ def test_a_difference_is_judged_from_both_audits() -> None:
     assert _judge(LESS, _scored("hidden", 2.0), _scored("open", 0.0)).status == "refuted"
 
 
+def test_two_attacks_of_one_audit_can_be_compared() -> None:
+    weak, strong = _scored("open", 0.0), _scored("open", 2.0)
+    strong.finding.attack = "lira"  # type: ignore[misc]
+    claim = LESS.model_copy(update={"audit": "open", "lower_than_attack": "lira"})
+    found = _judge(claim, weak, strong)
+    assert found.status == "not refuted"
+    assert found.sentence == "open: the AUC of the attack loss is lower than that of lira by at least 0.2."
+    turned = claim.model_copy(update={"attack": "lira", "lower_than_attack": "loss", "by": 0.0})
+    assert _judge(turned, weak, strong).status == "refuted"
+    elsewhere = claim.model_copy(update={"audit": "hidden", "by": 0.0})
+    assert _judge(elsewhere, _scored("hidden", 0.0), strong).sentence.endswith(
+        "is no higher than that of lira in open."
+    )
+
+
 def test_each_half_of_a_difference_is_measured_more_surely_than_the_whole() -> None:
     wide = _judge(LESS, _scored("hidden", 0.0), _scored("open", 2.0))
     ends = [measure(AUC, *_arrays(_scored(name, leak)), confidence=0.975) for name, leak in (("h", 0.0), ("o", 2.0))]
