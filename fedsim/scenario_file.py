@@ -684,6 +684,11 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         yield _Problem(
             (*here, "every"), f"got {every}, and in {rounds} rounds nothing would come of it; at most {last}"
         )
+    pushes, groups = last // every, getattr(plan, "groups", 1)
+    if groups > pushes > 0:
+        message = f"got {groups}, and in {rounds} rounds there {'is' if pushes == 1 else 'are'} {pushes} "
+        message += f"push{'es' * (pushes > 1)} that something comes of; at most {pushes}"
+        yield _Problem((*here, "groups"), message)
     crafted = {"inconsistent_models": ("mlp", "cnn", "resnet"), "canary_gradient": ("mlp",)}.get(plan.name)
     if crafted and (model.name not in crafted or (model.name != "resnet" and model.activation != "relu")):
         found = model.name if model.name == "softmax" else f"{model.name} with {model.activation}"
