@@ -21,7 +21,7 @@ import pydantic
 import yaml
 
 from fedsim.errors import ScenarioError
-from fedsim.lint import lint, untried
+from fedsim.lint import lint, untried, without_public_records
 from fedsim.scenario import (
     ACTS_AS,
     AdaptivePrivacy,
@@ -114,14 +114,17 @@ def warnings(
     loaded: Loaded,
     adaptive: Mapping[str, Collection[str]] = MappingProxyType({}),
     games: Mapping[str, str] = MappingProxyType({}),
+    needing_public: Collection[str] = (),
 ) -> list[str]:
     """Return what weakens the privacy that a scenario describes, or its proof: `path:line: key: what is wrong; the
     remedy` each.
 
-    adaptive: defence -> attacks that know it. games: attack -> the game it plays.
+    adaptive: defence -> attacks that know it. games: attack -> the game it plays. needing_public: attacks that cannot
+    run without public records.
     """
     found = [remark for remark in lint(loaded.scenario) if remark.level == "warning"]
     found += untried(loaded.scenario, adaptive, games)
+    found += without_public_records(loaded.scenario, needing_public)
     order = list(loaded.places)
     found.sort(key=lambda remark: order.index(_known_part(remark.place, loaded.places)))
     return [f"{loaded.places[_known_part(each.place, loaded.places)]}: {_dotted(each.place)}: {each}" for each in found]
