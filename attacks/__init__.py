@@ -2,7 +2,7 @@
 game.
 """
 
-from attacks.adaptive import ADAPTIVE
+from attacks.adaptive import ADAPTIVE, NEEDS_PUBLIC
 from attacks.table import ATTACKS
 
-__all__ = ["ADAPTIVE", "ATTACKS"]
+__all__ = ["ADAPTIVE", "ATTACKS", "NEEDS_PUBLIC"]

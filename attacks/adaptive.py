@@ -1,6 +1,6 @@
 """Which attacks know a defence: a defence that met none of them has not been tried.
 
-A defence is named as `fedsim.lint` finds it in a scenario.
+A defence is named as `fedsim.lint` finds it in a scenario. Also which attacks are nothing without public records.
 """
 
 from attacks.table import ATTACKS
@@ -34,3 +34,6 @@ ADAPTIVE: dict[str, tuple[str, ...]] = {
 """Defence -> attacks that know it. Sparsified updates are met by what is pooled over the rounds: a coordinate that is
 left out in one is sent in another.
 """
+
+NEEDS_PUBLIC = ("attack_p", "label_unmixing", "lda", "quantile", "rmia", "rmia_offline", "source_labels", "update_rmia")
+"""Attacks that cannot run where the attacker holds no public records."""

@@ -43,6 +43,8 @@ def _step(state: Histogram, event: Event) -> Histogram:
     examples = event.facts.get("num-examples")
     if not isinstance(examples, int | float) or examples <= 0 or last_bias(state.broadcast, state.ask.count) is None:
         return state
+    if not len(state.ask.population):
+        raise NotVisible("the attacker holds no public records to estimate the average answer to each class")
     counts = label_counts(state.public, state.ask, state.broadcast, event.arrays, float(examples))
     return state._replace(total=state.total + counts, updates=state.updates + 1)
 

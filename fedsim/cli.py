@@ -536,9 +536,9 @@ def _show_coverage() -> None:
 
 def _show_plan(loaded: Loaded, planned: "Plan") -> None:
     """Print what a run would cost and could resolve."""
-    from attacks import ADAPTIVE, ATTACKS
+    from attacks import ADAPTIVE, ATTACKS, NEEDS_PUBLIC
 
-    remarks = warnings(loaded, ADAPTIVE, {name: row.game for name, row in ATTACKS.items()})
+    remarks = warnings(loaded, ADAPTIVE, {name: row.game for name, row in ATTACKS.items()}, NEEDS_PUBLIC)
     found = f"{len(remarks)} thing{'s' * (len(remarks) != 1)} to think about" if remarks else "nothing wrong with it"
     typer.echo(f"{loaded.path.name}: {found}\n")
     if remarks:
@@ -594,7 +594,9 @@ def _show_results(record: "Results", folder: Path) -> None:
         _show_claim(claim)
     for setup in record.setups:
         found = setup.utility
-        where = f" ({setup.name or 'the federation'})" if len(record.setups) > 1 else ""
+        whose = [setup.name or "the federation"] if len(record.setups) > 1 else []
+        whose += [f"under {setup.adversary}"] if setup.adversary else []
+        where = f" ({', '.join(whose)})" if whose else ""
         accuracy = f"training {_range(found.train_accuracy)}, test {_range(found.test_accuracy)}"
         typer.echo(f"Accuracy  {accuracy}{where}")
         if setup.aborted:

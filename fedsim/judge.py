@@ -60,6 +60,11 @@ DEALS = 20
 EXPOSED_WORLDS = 16
 """With fewer worlds many records are told apart perfectly by luck."""
 
+Range = tuple[float, float]
+"""The least and the largest value that a quantity can have."""
+SHARE: Range = (0.0, 1.0)
+LOSS: Range = (0.0, np.inf)
+
 
 class Tried(NamedTuple):
     """An attack's scores in one exam. signals: [worlds, rows, ...], zeros in worlds where it saw nothing."""
@@ -491,7 +496,8 @@ def _difference_claim(statement: DifferenceClaim, scored: Sequence[Scored], conf
     be guesses, so its value is that of chance and costs no confidence.
     """
     metric = parse_metric(statement.metric)
-    (less,), (more,) = (_of(scored, audit, statement.attack) for audit in (statement.audit, statement.lower_than))
+    (less,) = _of(scored, statement.audit, statement.attack)
+    (more,) = _of(scored, statement.lower_than, statement.lower_than_attack or statement.attack)
     hidden = less.main is None and not (less.finding.reason or "").startswith(PARTLY_SEEN)
     each = confidence if hidden else bonferroni(confidence, 2)
     above, below = _claimed(metric, more, each), _claimed(metric, less, each)
@@ -604,8 +610,10 @@ def _difference_sentence(statement: DifferenceClaim) -> str:
     metric = parse_metric(statement.metric)
     where = {"tpr": f" at a false-positive rate of {metric.level:g}", "precision": f" at a prior of {metric.level:g}"}
     noun = NOUNS.get(metric.kind, metric.kind.replace("_", " ")) + where.get(metric.kind, "")
-    least = f"lower than in {statement.lower_than} by at least {statement.by:g}"
-    relation = least if statement.by else f"no higher than in {statement.lower_than}"
+    parts = [f"that of {statement.lower_than_attack}"] if statement.lower_than_attack else []
+    parts += [f"in {statement.lower_than}"] if statement.lower_than != statement.audit else []
+    other = " ".join(parts)
+    relation = f"lower than {other} by at least {statement.by:g}" if statement.by else f"no higher than {other}"
     return f"the {noun} of the attack {statement.attack} is {relation}."
 
 
@@ -634,6 +642,7 @@ def setup(trials: Sequence[Trial], left: Sequence[WorldResult]) -> results.Setup
         rounds=federation.rounds,
         aborted=sum(each.aborted for each in left),
         tried=len(left) * federation.rounds,
+        adversary=trial.adversary,
     )
 
 
@@ -645,36 +654,39 @@ def utility_cost(
         reason = "no audit attacks the same worlds without the adversary, so there is nothing to compare with"
         return results.unknown(reason, LEVEL)
     lost = [float(passive[int(w)].utility[-1, 2] - left[int(w)].utility[-1, 2]) for w in worlds]
-    mean, low, high = _mean_interval(np.array(lost))
+    mean, low, high = _mean_interval(np.array(lost), (-1.0, 1.0))
     return results.Quantity(mean, low, high, LEVEL, "t interval over pairs of worlds", None, None, None, None)
 
 
 def utility(left: Sequence[WorldResult], rounds: Sequence[int]) -> results.Utility:
     """Return what the models of these worlds are good for after each of `rounds`, which is when it was measured."""
     table = np.stack([each.utility for each in left])  # [worlds, points, 4]
-    columns = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+    columns = (("train_accuracy", SHARE), ("train_loss", LOSS), ("test_accuracy", SHARE), ("test_loss", LOSS))
     return results.Utility(
-        **{name: _over_worlds(table[:, -1, i]) for i, name in enumerate(columns)},
+        **{name: _over_worlds(table[:, -1, i], range_) for i, (name, range_) in enumerate(columns)},
         rounds=tuple(
-            results.Round(round=number, **{name: _band(table[:, point, i]) for i, name in enumerate(columns)})
+            results.Round(
+                round=number, **{name: _band(table[:, point, i], range_) for i, (name, range_) in enumerate(columns)}
+            )
             for point, number in enumerate(rounds)
         ),
     )
 
 
-def _over_worlds(values: Floats) -> results.Quantity:
-    mean, low, high = _mean_interval(values)
+def _over_worlds(values: Floats, range_: Range) -> results.Quantity:
+    mean, low, high = _mean_interval(values, range_)
     return results.Quantity(mean, low, high, LEVEL, "t interval over worlds", None, None, None, None)
 
 
-def _band(values: Floats) -> results.Band:
-    return results.Band(*_mean_interval(values))
+def _band(values: Floats, range_: Range) -> results.Band:
+    return results.Band(*_mean_interval(values, range_))
 
 
-def _mean_interval(values: Floats) -> tuple[float, float, float]:
+def _mean_interval(values: Floats, range_: Range) -> tuple[float, float, float]:
+    """Return the mean and its interval, of which no part lies where no value can."""
     mean = float(values.mean())
     error = float(scipy.stats.sem(values))
     if error == 0.0:
         return mean, mean, mean
     low, high = scipy.stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
-    return mean, float(low), float(high)
+    return mean, max(float(low), range_[0]), min(float(high), range_[1])

@@ -38,6 +38,8 @@ LOCAL_DP_DEFAULTS = {"clipping_norm": 1.0, "sensitivity": 1.0, "epsilon": 1.0}
 LARGEST_CLIPPING_NORM = 1e3
 """No update of a model that learns is this long, so a larger norm clips nothing."""
 LARGEST_QUANTILE = 0.9
+ENDED_BY_CONSISTENCY = ("inconsistent_models", "canary_gradient")
+"""Adversaries that clients refuse once they compare what they were sent."""
 FEWEST_TO_BETRAY = 5
 """With fewer neighbours needed to unmask a client, a handful that collude with the server sees its update."""
 
@@ -434,6 +436,70 @@ def _sound(privacy: Privacy) -> bool:
     return not (isinstance(privacy, CentralPrivacy) and privacy.specimen)
 
 
+# What comes to nothing
+
+
+def unattacked(scenario: Scenario) -> Remarks:
+    """A setup is trained for the audits that attack it."""
+    attacked = {audit.setup for audit in scenario.audits}
+    for index, setup in enumerate(scenario.setups):
+        if setup.name not in attacked:
+            text = f"no audit attacks the setup {setup.name}, so it is never run"
+            yield Remark(("setups", index), "warning", text, f"give an audit `setup: {setup.name}`, or leave it out")
+
+
+def same_again(scenario: Scenario) -> Remarks:
+    """A setup without any key is the federation without its defences; where there are none, it is the same."""
+    for index, setup in enumerate(scenario.setups):
+        if in_setup(scenario, setup.name) == scenario:
+            text = f"the setup {setup.name} is the federation as it stands, so its worlds are run twice for nothing"
+            yield Remark(("setups", index), "warning", text, "say what differs, or leave it out")
+
+
+def party_twice(scenario: Scenario) -> Remarks:
+    """A coalition is a set."""
+    for index, audit in enumerate(scenario.audits):
+        parties = _parties(audit)
+        for party in sorted({party for party in parties if parties.count(party) > 1}):
+            yield Remark(("audits", index, "vantage"), "warning", f"{party} stands twice", "name each party once")
+
+
+def asked_by_the_holder(scenario: Scenario) -> Remarks:
+    """Who holds the final model computes its answers and asks nobody."""
+    for index, audit in enumerate(scenario.audits):
+        release = audit.release or scenario.release
+        if "server" not in _parties(audit) or not (
+            audit.release or all("server" in _parties(a) for a in scenario.audits)
+        ):
+            continue
+        place: Place = ("audits", index, "release") if audit.release else ("release",)
+        for key in ("budget", "monitor"):
+            if getattr(release, key) is not None:
+                text = f"the server holds the final model and asks no queries, so a {key} has no effect on it"
+                yield Remark((*place, key), "warning", text, f"leave `{key}` out, or attack from public")
+
+
+def budget_below_one(scenario: Scenario) -> Remarks:
+    """An attack that asks about every record needs a query for each."""
+    for index, audit in enumerate(scenario.audits):
+        budget, records = (audit.release or scenario.release).budget, scenario.data.candidates
+        if budget is not None and budget < records and _parties(audit) == ["public"] and audit.game in ASK_EACH_RECORD:
+            place: Place = ("audits", index, "release", "budget") if audit.release else ("release", "budget")
+            text = (
+                f"a budget of {budget:,} pays for less than one query for each of the {records:,} records asked about"
+            )
+            remedy = f"use at least {records:,}, or take what it hides for the defence itself"
+            yield Remark(place, "warning", text, remedy)
+
+
+ASK_EACH_RECORD = ("record", "source")
+"""Games whose items are the candidates."""
+
+
+def _parties(audit: Audit) -> list[str]:
+    return [part.strip() for part in audit.vantage.split("+")]
+
+
 PER_DEFENCE: dict[str, Callable[[Defences], Remarks]] = {
     rule.__name__: rule
     for rule in (
@@ -467,8 +533,27 @@ PER_SCENARIO: dict[str, Callable[[Scenario], Remarks]] = {
         difference_of_games,
         flower_local_noise,
         tuned_on_the_data,
+        unattacked,
+        same_again,
+        party_twice,
+        asked_by_the_holder,
+        budget_below_one,
     )
 }
+
+
+def without_public_records(scenario: Scenario, needing: Collection[str]) -> Remarks:
+    """An attack that learns from public records has none.
+
+    needing: attacks that cannot run without them.
+    """
+    if scenario.data.population != 0:
+        return
+    for index, audit in enumerate(scenario.audits):
+        for number, attack in enumerate(audit.attacks):
+            if attack in needing:
+                text = f"{attack} needs public records, and `data.population` is 0"
+                yield Remark(("audits", index, "attacks", number), "warning", text, "give the attackers some")
 
 
 # Defences that no attack was made for
@@ -497,13 +582,15 @@ def untried(scenario: Scenario, adaptive: Mapping[str, Collection[str]], games: 
 def _defences_met(scenario: Scenario, audit: Audit) -> list[str]:
     """Return the defences that stand between an audit's vantage and what it attacks."""
     federation = in_setup(scenario, audit.setup).federation
-    release, parties = audit.release or scenario.release, {part.strip() for part in audit.vantage.split("+")}
+    release, parties = audit.release or scenario.release, set(_parties(audit))
     found: list[str] = []
     if parties == {"public"}:
         found += [release.output] if release.output != "probabilities" else []
         found += ["budget"] if release.budget is not None else []
         found += ["monitor"] if release.monitor is not None else []
     if "server" in parties:
-        found += ["secure_aggregation"] if federation.secure_aggregation else []
+        secure, acts = federation.secure_aggregation, audit.adversary
+        ends = secure is not None and secure.consistency and acts is not None and acts.name in ENDED_BY_CONSISTENCY
+        found += ["secure_aggregation"] if secure and not ends else []  # nobody can know a way round a refusal
         found += [mod.name for mod in federation.mods]
     return found + (["privacy"] if federation.privacy else [])

@@ -209,6 +209,12 @@ def _trial(
 def _policy(scenario: Scenario, number: int, audit: Audit, pool: Pool) -> Release:
     """Return the output policy that an audit meets; the radius of its monitor is set on the public records."""
     release = audit.release or scenario.release
+    if release.output == "top_k" and release.k >= pool.classes:
+        key = f"audits.{number}.release.k" if audit.release else "release.k"
+        raise ScenarioError(
+            f"{key}: got {release.k}, and the data have {pool.classes} classes, so nothing would be left out; at most "
+            f"{pool.classes - 1}"
+        )
     monitor = release.monitor
     if monitor is None or monitor.radius is not None:
         return release

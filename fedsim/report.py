@@ -246,6 +246,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
     )
     environment.filters |= {"number": number, "percent": percent, "label": label, "https": https, "shown": shown}
     environment.filters |= {"count": "{:,}".format, "epsilon": epsilon, "setup_title": setup_title}
+    environment.filters |= {"under": under}
     asking = [finding for finding in record.findings if finding.queries is not None]
     return environment.get_template("report.html.j2").render(
         record=record,
@@ -428,22 +429,27 @@ def _property_secret(game: Json, effective: Json, worlds: int) -> str:
 def contrast(findings: Sequence[Finding], most: int = 6) -> str | None:
     """Return how far the attacks of the first audit with two or more lie apart; None if there is no such audit."""
     metric = tpr_metric(findings) or "auc"
-    reached: dict[str, dict[str, float]] = {}
+    reached: dict[str, dict[str, Quantity]] = {}
     for finding in findings:
-        if metric in finding.metrics and (estimate := finding.metrics[metric].estimate) is not None:
-            reached.setdefault(finding.audit, {})[finding.attack] = estimate
+        if metric in finding.metrics and finding.metrics[metric].estimate is not None:
+            reached.setdefault(finding.audit, {})[finding.attack] = finding.metrics[metric]
     audit = next((audit for audit, attacks in reached.items() if len(attacks) > 1), None)
     if audit is None:
         return None
-    ranked = sorted(reached[audit].items(), key=lambda pair: pair[1])
+    ranked = sorted(reached[audit].items(), key=lambda pair: pair[1].estimate or 0.0)
     shown = ranked if len(ranked) <= most else [*ranked[: most // 2], *ranked[-most // 2 :]]
     if metric == "auc":
-        found = f"By AUC, {', '.join(f'{attack} reaches {number(value)}' for attack, value in shown)}."
+        found = f"By AUC, {', '.join(f'{attack} reaches {number(value.estimate)}' for attack, value in shown)}."
     else:
-        shares = ", ".join(f"{attack} finds {percent(value)}" for attack, value in shown)
+        shares = ", ".join(f"{attack} finds {percent(value.estimate or 0.0)}" for attack, value in shown)
         level = percent(parse_metric(metric).level)
         found = f"Allowed to accuse {level} of the non-members, {shares} of the members."
-    moral = "A weak attack that finds little does not show that little leaks."
+    weakest, strongest = ranked[0][1], ranked[-1][1]
+    moral = (
+        "A weak attack that finds little does not show that little leaks."
+        if (weakest.high or 0.0) < (strongest.low or 0.0)
+        else "These attacks cannot be told apart here: the intervals of the lowest and the highest overlap."
+    )
     return f"Same models, same questions ({audit}). {found} {moral}"
 
 
@@ -569,6 +575,11 @@ def _mistake(specimen: str | None) -> str:
 def setup_title(name: str | None) -> str:
     """Return what the page calls a setup."""
     return STANDS if name is None else name
+
+
+def under(adversary: str | None) -> str:
+    """Return how a sentence about worlds goes on where somebody did more than look in them."""
+    return "" if adversary is None else f", under {adversary}"
 
 
 def promises(record: Results, drawings: Mapping[str, Drawing]) -> list[Promise]:

@@ -117,6 +117,7 @@ class Sight:
     parameters: bool
     released: str  # in words: "answers to queries: class probabilities", "the final model's parameters"
     setup: str | None = None  # null: the federation as it stands
+    adversary: str | None = None  # in that world; null: nobody acts
 
 
 @validated(frozen=True, config=STRICT)
@@ -321,6 +322,7 @@ class DifferenceStated:
     lower_than: str
     by: float
     confidence: float
+    lower_than_attack: str | None = None  # null: the same attack
 
     def __post_init__(self) -> None:
         """Refuse a metric that does not exist."""
@@ -391,7 +393,8 @@ class SetupFound:
     """The federation as it stands (name null) or in a setup: its defences, what they account for, what they cost.
 
     noise_multiplier: that ran, solved for where the scenario asked for an epsilon. aborted: rounds that secure
-    aggregation gave up, over all worlds.
+    aggregation gave up, over all worlds. Both utility and aborted are of worlds in which nobody does more than look, if
+    any audit of the setup has such.
     """
 
     name: str | None
@@ -403,6 +406,7 @@ class SetupFound:
     rounds: int
     aborted: int
     tried: int  # rounds, over all worlds
+    adversary: str | None = None  # in the worlds that utility and aborted are counted in; null: nobody acts
 
 
 @validated(frozen=True, config=STRICT)

@@ -322,8 +322,9 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
     first = prepared.trials[0]
     owner = prepared.pool.owner[prepared.pool.candidates]
     model, shape = first.draw.worlds[0].model, prepared.pool.x.shape[1:]
-    sights: dict[tuple[str | None, str, str], results.Sight] = {}  # of each setup: in the first world of its game
-    for trial, worlds in zip(prepared.trials, main, strict=True):
+    sights: dict[tuple[str | None, str, str], results.Sight] = {}  # in a world where nobody acts, if there is one
+    pairs = sorted(zip(prepared.trials, main, strict=True), key=lambda pair: pair[0].adversary is not None)
+    for trial, worlds in pairs:
         for each in trial.audits:
             name = str(each.vantage)
             sight = results.Sight(
@@ -332,6 +333,7 @@ def _federation(prepared: Prepared, main: list[list[WorldResult]]) -> results.Fe
                 parameters=worlds[0].carried[name],
                 released=in_words(each.release),
                 setup=trial.setup,
+                adversary=trial.adversary,
             )
             sights.setdefault((trial.setup, each.audit.vantage, sight.released), sight)
     return results.Federation(

@@ -577,16 +577,18 @@ class MetricClaim(Section):
 
 
 class DifferenceClaim(Section):
-    """An attack does worse in one audit than in another, by so much at least."""
+    """An attack does worse in one audit than in another, or than another attack, by so much at least."""
 
     audit: Name
     """The audit that is said to leak less."""
     attack: str
-    """An attack of both audits."""
+    """An attack of the audit, and without `lower_than_attack` of the other too."""
     metric: str = "auc"
     """auc, tpr@fpr=0.01, advantage, balanced_accuracy, precision@prior=0.5."""
     lower_than: Name
-    """The audit that is said to leak more."""
+    """The audit that is said to leak more; with `lower_than_attack` it may be the same."""
+    lower_than_attack: str | None = None
+    """The attack that is said to do better there (default: the same attack)."""
     by: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """By how much, at least."""
     confidence: Confidence = 0.95

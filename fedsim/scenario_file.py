@@ -21,7 +21,7 @@ import pydantic
 import yaml
 
 from fedsim.errors import ScenarioError
-from fedsim.lint import lint, untried
+from fedsim.lint import lint, untried, without_public_records
 from fedsim.scenario import (
     ACTS_AS,
     AdaptivePrivacy,
@@ -117,14 +117,17 @@ def warnings(
     loaded: Loaded,
     adaptive: Mapping[str, Collection[str]] = MappingProxyType({}),
     games: Mapping[str, str] = MappingProxyType({}),
+    needing_public: Collection[str] = (),
 ) -> list[str]:
     """Return what weakens the privacy that a scenario describes, or its proof: `path:line: key: what is wrong; the
     remedy` each.
 
-    adaptive: defence -> attacks that know it. games: attack -> the game it plays.
+    adaptive: defence -> attacks that know it. games: attack -> the game it plays. needing_public: attacks that cannot
+    run without public records.
     """
     found = [remark for remark in lint(loaded.scenario) if remark.level == "warning"]
     found += untried(loaded.scenario, adaptive, games)
+    found += without_public_records(loaded.scenario, needing_public)
     order = list(loaded.places)
     found.sort(key=lambda remark: order.index(_known_part(remark.place, loaded.places)))
     return [f"{loaded.places[_known_part(each.place, loaded.places)]}: {_dotted(each.place)}: {each}" for each in found]
@@ -691,6 +694,11 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         yield _Problem(
             (*here, "every"), f"got {every}, and in {rounds} rounds nothing would come of it; at most {last}"
         )
+    pushes, groups = last // every, getattr(plan, "groups", 1)
+    if groups > pushes > 0:
+        message = f"got {groups}, and in {rounds} rounds there {'is' if pushes == 1 else 'are'} {pushes} "
+        message += f"push{'es' * (pushes > 1)} that something comes of; at most {pushes}"
+        yield _Problem((*here, "groups"), message)
     crafted = {"inconsistent_models": ("mlp", "cnn", "resnet"), "canary_gradient": ("mlp",)}.get(plan.name)
     if crafted and (model.name not in crafted or (model.name != "resnet" and model.activation != "relu")):
         found = model.name if model.name == "softmax" else f"{model.name} with {model.activation}"
@@ -718,16 +726,22 @@ def _claim(place: KeyPath, claim: Claim, scenario: Scenario) -> Iterator[_Proble
     audits = {audit.name: audit.attacks for audit in scenario.audits}
     named: dict[str, str] = {"audit": claim.audit}
     every: tuple[str, ...] = ("any",)
+    other = claim.attack
     if isinstance(claim, DifferenceClaim):
         named, every = named | {"lower_than": claim.lower_than}, ()
-        if claim.lower_than == claim.audit:
-            yield _Problem((*place, "lower_than"), f"got {claim.audit} twice; name the audit said to leak more")
+        other = claim.lower_than_attack or claim.attack
+        if claim.lower_than == claim.audit and other == claim.attack:
+            message = f"got {claim.audit} twice; name the audit said to leak more, or another attack of this one "
+            yield _Problem((*place, "lower_than"), message + "(`lower_than_attack`)")
     for key, name in named.items():
         allowed = (*every, *audits.get(name, ()))
+        its_own = key == "lower_than" and isinstance(claim, DifferenceClaim) and claim.lower_than_attack is not None
+        attack = other if key == "lower_than" else claim.attack
         if name not in audits:
             yield _Problem((*place, key), _unknown("audit", name, audits))
-        elif claim.attack not in allowed:
-            yield _Problem((*place, "attack"), _unknown(f"attack of audit {name}", claim.attack, allowed))
+        elif attack not in allowed:
+            here = (*place, "lower_than_attack" if its_own else "attack")
+            yield _Problem(here, _unknown(f"attack of audit {name}", attack, allowed))
     try:
         kind = parse_metric(claim.metric).kind
         if kind == "n_leaked":

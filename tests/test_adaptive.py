@@ -1,6 +1,7 @@
 """Defences and the attacks that know them: the table, the warning, and what the new rows do to the defence."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,17 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
-from attacks import ADAPTIVE, ATTACKS
+from attacks import ADAPTIVE, ATTACKS, NEEDS_PUBLIC
+from fedsim import judge
 from fedsim.attack import fold
+from fedsim.engine import run_worlds
+from fedsim.errors import ScenarioError
 from fedsim.grid import RUN_ID, task_identity
-from fedsim.lint import untried
+from fedsim.lint import PER_SCENARIO, untried, without_public_records
+from fedsim.prepare import prepare
 from fedsim.release import released
 from fedsim.scenario import Plugin, Release, in_setup
-from fedsim.scenario_file import load, shipped
+from fedsim.scenario_file import Loaded, load, shipped
 from fedsim.tables import known
 from strategies import build_mods
 from tests import worlds
@@ -60,6 +65,56 @@ def test_one_audit_of_a_defence_is_enough_and_setups_are_told_apart() -> None:
     alone = list(untried(worlds.scenario(audits=audits[:1], setups=setups), ADAPTIVE, GAMES))
     assert [remark.place for remark in alone] == [("audits", 0, "attacks")]
     assert "update_cosine" in str(alone[0])
+
+
+def test_a_server_that_clients_refuse_needs_no_attack_that_knows_better() -> None:
+    """Where clients compare what they were sent nothing is singled out, and nobody can know a way round that."""
+    for consistency, acts, warned in ((True, True, 0), (False, True, 1), (True, False, 1)):
+        adversary = {"adversary": {"name": "canary_gradient"}} if acts else {}
+        audit = {"name": "a", "attacks": ("canary_gradient",), "vantage": "server", "setup": "s"} | adversary
+        setups = ({"name": "s", "secure_aggregation": {"protocol": "ideal", "consistency": consistency}},)
+        chosen = worlds.scenario(audits=(audit,), setups=setups)
+        known_to = ADAPTIVE | {"secure_aggregation": ("update_cosine",)}
+        assert len(list(untried(chosen, known_to, GAMES))) == warned
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_scenarios_have_no_setup_or_budget_for_nothing(name: str) -> None:
+    chosen = load(name, known=known()).scenario
+    rules = ("unattacked", "same_again", "party_twice", "asked_by_the_holder", "budget_below_one")
+    assert not [remark for rule in rules for remark in PER_SCENARIO[rule](chosen)]
+    assert not list(without_public_records(chosen, NEEDS_PUBLIC))
+
+
+@pytest.mark.parametrize("name", NEEDS_PUBLIC)
+def test_what_needs_public_records_says_so_without_them(name: str) -> None:
+    games = {"labels": {"name": "labels", "client": 1}, "distinguish": {"name": "distinguish"}}
+    game = ATTACKS[name].game
+    audit = {"name": "a", "vantage": "server", "game": games.get(game, game), "attacks": (name,)}
+    chosen = worlds.scenario(
+        data={"population": 0}, federation={"rounds": 1}, controls={"planted_worlds": 0}, audits=(audit,)
+    )
+    prepared = prepare(Loaded(chosen, {}, Path("t.yaml"), {}), ATTACKS, worlds.RECIPES)
+    (trial,) = prepared.trials
+    left = dict(run_worlds(trial.job, range(len(trial.draw.worlds))))
+    (found,) = judge.findings(prepared, trial, left, ATTACKS)
+    assert "public records" in str(found.finding.reason)
+
+
+def test_leaving_nothing_out_is_refused() -> None:
+    """Digits have ten classes."""
+    for k, refused in ((9, False), (10, True)):
+        release = {"output": "top_k", "k": k}
+        for where, given in (
+            ("release.k", {"release": release}),
+            ("audits.0.release.k", {"audits": ({"name": "a", "attacks": ("loss",), "release": release},)}),
+        ):
+            loaded = Loaded(worlds.scenario(controls={"planted_worlds": 0}, **given), {}, Path("t.yaml"), {})
+            if refused:
+                with pytest.raises(ScenarioError, match=f"{where}: got 10, and the data have 10 classes"):
+                    prepare(loaded, ATTACKS, worlds.RECIPES)
+            else:
+                prepare(loaded, ATTACKS, worlds.RECIPES)
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -396,6 +396,13 @@ OTHER = "setups: [{name: other, model: {name: softmax}, rounds: 1}]\n"
         ("vantage: server, adversary: {name: poison}", "", "allowed: gradient_ascent or label_poisoning"),
         ("vantage: server, adversary: {name: gradient_ascent, every: 4}", "", "at most 3"),
         ("vantage: 'client:0', adversary: {name: gradient_ascent, every: 3}", "", "at most 2"),
+        (
+            "vantage: server, adversary: {name: gradient_ascent, every: 1, groups: 900}",
+            "",
+            "groups: got 900, and in 3 rounds there are 3 pushes that something comes of; at most 3",
+        ),
+        ("vantage: 'client:0', adversary: {name: gradient_ascent, every: 1, groups: 3}", "", "are 2 pushes"),
+        ("vantage: 'client:0', adversary: {name: gradient_ascent, groups: 2}", "", "there is 1 push that"),
         ("vantage: server, adversary: {name: isolation, client: 4}", "", "clients are 0 to 3"),
         ("vantage: server+client:1, adversary: {name: isolation, client: 1}", "", "client 1 is in the vantage"),
         ("setup: secure, vantage: server, adversary: {name: isolation}", SECURE, "the server never gets"),
@@ -429,6 +436,17 @@ def test_an_attack_that_reads_what_an_act_brings_needs_that_act(tmp_path: Path, 
     path.write_text(path.read_text().replace("[loss]", "[canary_gradient]"))
     with pytest.raises(ScenarioError, match=r"s.yaml:8: audits.0.attacks.0: .*inconsistent_models} or {name: canary_g"):
         load(str(path), known=known())
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        "server, adversary: {name: gradient_ascent, every: 1, groups: 3}",
+        "'client:0', adversary: {name: gradient_ascent, every: 1, groups: 2}",
+    ],
+)
+def test_so_many_groups_as_pushes_are_fine(who: str, tmp_path: Path) -> None:
+    load(str(written(tmp_path, f"vantage: {who}")), known=known())
 
 
 def test_adversaries_are_for_the_game_of_records(tmp_path: Path) -> None:

@@ -138,6 +138,21 @@ def test_a_difference_is_judged_from_both_audits() -> None:
     assert _judge(LESS, _scored("hidden", 2.0), _scored("open", 0.0)).status == "refuted"
 
 
+def test_two_attacks_of_one_audit_can_be_compared() -> None:
+    weak, strong = _scored("open", 0.0), _scored("open", 2.0)
+    strong.finding.attack = "lira"  # type: ignore[misc]
+    claim = LESS.model_copy(update={"audit": "open", "lower_than_attack": "lira"})
+    found = _judge(claim, weak, strong)
+    assert found.status == "not refuted"
+    assert found.sentence == "open: the AUC of the attack loss is lower than that of lira by at least 0.2."
+    turned = claim.model_copy(update={"attack": "lira", "lower_than_attack": "loss", "by": 0.0})
+    assert _judge(turned, weak, strong).status == "refuted"
+    elsewhere = claim.model_copy(update={"audit": "hidden", "by": 0.0})
+    assert _judge(elsewhere, _scored("hidden", 0.0), strong).sentence.endswith(
+        "is no higher than that of lira in open."
+    )
+
+
 def test_each_half_of_a_difference_is_measured_more_surely_than_the_whole() -> None:
     wide = _judge(LESS, _scored("hidden", 0.0), _scored("open", 2.0))
     ends = [measure(AUC, *_arrays(_scored(name, leak)), confidence=0.975) for name, leak in (("h", 0.0), ("o", 2.0))]
@@ -271,3 +286,19 @@ def test_an_epsilon_is_judged_by_bounds_that_hold_together() -> None:
 def test_a_difference_in_words(metric: str, by: float, words: str) -> None:
     statement = LESS.model_copy(update={"metric": metric, "by": by})
     assert words in _judge(statement, _scored("hidden", 0.0), _scored("open", 2.0)).sentence
+
+
+def test_the_interval_of_an_accuracy_is_made_of_accuracies() -> None:
+    """Around a mean near 1 the t interval reaches beyond it, and so it does beyond 0; a loss may be as large as it
+    likes.
+    """
+    accuracies, losses = np.array([1.0, 1.0, 1.0, 0.8]), np.array([0.0, 0.0, 0.0, 9.0])
+    table = np.stack([accuracies, losses, 1 - accuracies, losses], axis=1)[:, None, :]  # [worlds, points, 4]
+    found = judge.utility([SimpleNamespace(utility=each) for each in table], (3,))  # type: ignore[misc]
+    (point,) = found.rounds
+    for high, low in ((found.train_accuracy, found.test_accuracy), (point.train_accuracy, point.test_accuracy)):
+        assert high.high == 1.0
+        assert low.low == 0.0
+        assert high.low == pytest.approx(1 - (low.high or 0.0)) == pytest.approx(0.95 - 3.182446 * 0.05)
+    assert found.test_loss.low == 0.0
+    assert (found.test_loss.high or 0.0) == pytest.approx(2.25 + 3.182446 * 2.25)

@@ -15,6 +15,7 @@ from fedsim.lint import (
     Remark,
     defences_of,
     lint,
+    without_public_records,
 )
 from fedsim.scenario import CentralPrivacy, Scenario
 from strategies import MODS, STRATEGIES
@@ -336,6 +337,48 @@ MISTAKES = [
         | claim()
         | {"setups": ({"name": "other", "privacy": CENTRAL | {"noise_multiplier": 2.0}},)},
     ),
+    Mistake(
+        "unattacked",
+        ("setups", 0),
+        "warning",
+        "no audit attacks the setup other",
+        {"setups": ({"name": "other", "privacy": CENTRAL},)},
+    ),
+    Mistake(
+        "same_again",
+        ("setups", 0),
+        "warning",
+        "run twice for nothing",
+        {"setups": ({"name": "other"},), "audits": (BOUNDED | {"setup": "other"},)},
+    ),
+    Mistake(
+        "party_twice",
+        ("audits", 0, "vantage"),
+        "warning",
+        "client:1 stands twice",
+        {"audits": (BOUNDED | {"vantage": "client:1+ client:1+server"},)},
+    ),
+    Mistake(
+        "asked_by_the_holder",
+        ("audits", 0, "release", "budget"),
+        "warning",
+        "a budget has no effect",
+        {"audits": (BOUNDED | {"vantage": "client:1+server", "release": {"budget": 500}},)},
+    ),
+    Mistake(
+        "asked_by_the_holder",
+        ("release", "monitor"),
+        "warning",
+        "a monitor has no effect",
+        {"audits": (BOUNDED | {"vantage": "server"},), "release": {"monitor": {}}},
+    ),
+    Mistake(
+        "budget_below_one",
+        ("audits", 0, "release", "budget"),
+        "warning",
+        "399 pays for less than one query for each of the 400",
+        {"audits": (BOUNDED | {"game": "record", "release": {"budget": 399}},)},
+    ),
 ]
 
 
@@ -373,7 +416,17 @@ SOUND = {
     "local, robust": federation(privacy=LOCAL, **KRUM),
     "Flower's mod, with care": flower(sensitivity=2.0),
     "several strengths, no claim": {
-        "setups": tuple({"name": f"s{z}", "privacy": CENTRAL | {"noise_multiplier": float(z)}} for z in (1, 2))
+        "setups": tuple({"name": f"s{z}", "privacy": CENTRAL | {"noise_multiplier": float(z)}} for z in (1, 2)),
+        "audits": tuple(BOUNDED | {"name": f"a{z}", "setup": f"s{z}"} for z in (1, 2)),
+    },
+    "a setup without the defences": federation(privacy=CENTRAL)
+    | {"setups": ({"name": "open"},), "audits": (BOUNDED | {"setup": "open"},)},
+    "queries that are counted": {
+        "audits": (BOUNDED | {"game": "record", "release": {"budget": 400, "monitor": {}}},),
+    },
+    "a budget for some": {
+        "audits": (BOUNDED | {"game": "record"}, BOUNDED | {"name": "server", "vantage": "server"}),
+        "release": {"budget": 400},
     },
     "a difference": federation(privacy=CENTRAL)
     | {
@@ -399,6 +452,7 @@ def test_setups_are_looked_at_with_the_audits_and_claims_of_their_own() -> None:
     assert {remark.place for remark in lint(found)} == {
         ("setups", 0, "privacy"),
         ("setups", 1, "privacy", "name"),
+        ("setups", 1),
     }
 
 
@@ -420,3 +474,13 @@ def test_the_names_and_defaults_are_those_of_the_tables() -> None:
     assert {name: options[name].default for name in LOCAL_DP_DEFAULTS} == LOCAL_DP_DEFAULTS
     specimens = CentralPrivacy.model_json_schema()["properties"]["specimen"]["anyOf"][0]["enum"]
     assert set(SPECIMENS) == set(specimens)
+
+
+def test_attacks_that_need_public_records_are_found_where_there_are_none() -> None:
+    data = {"source": "digits", "candidates": 400, "clients": 20}
+    audits = (BOUNDED | {"attacks": ("a", "b")},)
+    (found,) = without_public_records(scenario(data=data | {"population": 0}, audits=audits), ("b", "c"))
+    assert found.place == ("audits", 0, "attacks", 1)
+    assert "b needs public records" in found.text
+    for given in ({}, {"population": 1}):
+        assert not list(without_public_records(scenario(data=data | given, audits=audits), ("b",)))

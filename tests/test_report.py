@@ -391,6 +391,20 @@ def test_the_contrast_names_what_each_attack_finds(record: Results) -> None:
     assert contrast(record.findings[:1]) is None
 
 
+def test_the_contrast_draws_its_moral_only_from_intervals_that_do_not_touch(record: Results) -> None:
+    first, second, *_ = (each for each in record.findings if each.audit == "outsider")
+
+    def told(*intervals: tuple[float, float, float]) -> str:
+        pairs = zip((second, first), intervals, strict=True)
+        auc = first.metrics["auc"]
+        numbers = [(each, replace(auc, estimate=value, low=low, high=high)) for each, (low, value, high) in pairs]
+        return str(contrast([replace(each, metrics={"auc": found}) for each, found in numbers]))
+
+    assert told((0.7, 0.8, 0.9), (0.5, 0.6, 0.69)).endswith("finds little does not show that little leaks.")
+    for overlapping in ((0.5, 0.6, 0.7), (0.5, 0.6, 0.75), (0.5, 0.8, 0.95)):
+        assert "These attacks cannot be told apart here" in told((0.7, 0.8, 0.9), overlapping)
+
+
 def test_numbers_are_rounded_and_never_vanish() -> None:
     assert [number(value) for value in (None, 0.0, 1.0, 0.7684, -0.05, 0.00939, 3e-7, 12345.6)] == [
         "–", "0.000", "1.000", "0.768", "-0.050", "0.00939", "3e-07", "1.23e+04",

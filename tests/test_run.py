@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from attacks import ATTACKS
+from fedsim import cli, tape
 from fedsim import run as module
-from fedsim import tape
 from fedsim.engine import run_worlds
 from fedsim.errors import ScenarioError
 from fedsim.job import Job, WorldResult
@@ -261,3 +261,26 @@ def test_a_diverging_model_fails_the_run_and_leaves_no_run_folder(tmp_path: Path
     with pytest.raises(RunError, match="diverged"):
         _execute(_scenario(federation={"local": local}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_counted_under_an_adversary_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A federation that nobody leaves alone is told as such; where an audit only looks, its worlds are told."""
+    poisons = {
+        "name": "poisons",
+        "vantage": "client:0",
+        "adversary": {"name": "label_poisoning"},
+        "attacks": ("loss_trajectory",),
+    }
+    looks = {"name": "looks", "vantage": "client:0", "attacks": ("loss_trajectory",)}
+    small: dict[str, Any] = {"worlds": 2, "claims": (), "controls": {"planted_worlds": 0}}
+    acted = "label_poisoning by client:0 (copies 2)"
+    for name, audits in {"acts": (poisons,), "both": (poisons, looks)}.items():
+        found = _execute(_scenario(audits=audits, **small), tmp_path / name)
+        sights, (setup,) = found.record.federation.sights, found.record.setups
+        wanted = acted if name == "acts" else None
+        assert [*(sight.adversary for sight in sights), setup.adversary] == [wanted, wanted]
+        cli._show_results(found.record, found.folder)
+        said = " ".join(capsys.readouterr().out.split())
+        assert (f"(under {acted})" in said) == (name == "acts")
+        page = (found.folder / "report.html").read_text(encoding="utf-8")
+        assert page.count(f"under {acted}") == (3 if name == "acts" else 0)  # final models, who saw what, the curves

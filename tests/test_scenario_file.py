@@ -291,6 +291,18 @@ MEANING = {
     "difference to itself": Bad(
         END, END + DIFFERENCE.format("loss", "outsider"), ":10: claims.0.lower_than", ("outsider twice",)
     ),
+    "difference to an attack that is not there": Bad(
+        END,
+        END + DIFFERENCE.format("loss", "outsider, lower_than_attack: los"),
+        ":10: claims.0.lower_than_attack",
+        ("no attack of audit outsider 'los'", "did you mean loss?"),
+    ),
+    "difference of an attack to itself": Bad(
+        END,
+        END + DIFFERENCE.format("loss", "outsider, lower_than_attack: loss"),
+        ":10: claims.0.lower_than",
+        ("outsider twice", "another attack of this one (`lower_than_attack`)"),
+    ),
     "difference of any attack": Bad(
         END, END + DIFFERENCE.format("any", "twin"), ":10: claims.0.attack", ("no attack of audit outsider 'any'",)
     ),
