@@ -109,6 +109,8 @@ def _scored(
     controls = {name: SimpleNamespace(passed=value) for name, value in passes.items()}
     exam: Any = SimpleNamespace(members=members, new_items=True, quantity=None)
     finding: Any = SimpleNamespace(
+        aborted=0,
+        tried=1,
         audit=audit,
         attack="loss",
         controls={} if leak is None else controls,
