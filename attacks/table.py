@@ -3,7 +3,7 @@
 from functools import partial
 
 from attacks import decide, learned, lira, metadata, rmia, trajectories, whitebox
-from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, OWNER_LOSS, OWNER_MARGIN, SINGLED_OUT_COSINE
+from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, SINGLED_OUT_COSINE
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.collusion import COLLUSION_COSINE
@@ -20,13 +20,13 @@ from attacks.final import (
     SOFTENED,
     UNTEMPERED,
 )
-from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_COSINE_ONCE, UPDATE_DIFFERENCE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
+from attacks.updates import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_COSINE_ONCE, UPDATE_DIFFERENCE
 from attacks.zero_patterns import STILL_FEATURES, STILL_IN_ALL
 from fedsim.attack import Attack
 
@@ -950,7 +950,7 @@ ATTACKS: dict[str, Attack] = {
         name="owner_loss",
         title="Loss of the owner's model",
         game="record",
-        signal=OWNER_LOSS,
+        signal=trajectories.OWNER_LOSS,
         test=decide.lower,
         summary="Says that the records were in training on which the model that their owner sent last errs least. A "
         "server that isolates the owner (adversary isolation) keeps all other clients from washing that out.",
@@ -962,7 +962,7 @@ ATTACKS: dict[str, Attack] = {
         name="owner_lira",
         title="Likelihood ratio of the owner's model",
         game="record",
-        signal=OWNER_MARGIN,
+        signal=trajectories.OWNER_MARGIN,
         test=partial(lira.online, spread="auto"),
         summary="The likelihood-ratio attack on the model that the record's owner sent last. A server that isolates "
         "the owner (adversary isolation) keeps all other clients from washing that out.",

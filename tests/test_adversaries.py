@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from attacks import ATTACKS
-from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, OWNER_LOSS, SINGLED_OUT_COSINE
+from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, SINGLED_OUT_COSINE
+from attacks.trajectories import OWNER_LOSS
 from fedsim.adversaries import canary_model, dead, poisoned, pushed_update, uphill
 from fedsim.attack import Signal, fold
 from fedsim.engine import run_world, run_worlds

@@ -14,19 +14,18 @@ from scipy.stats import binom, mannwhitneyu
 
 from attacks import ATTACKS, rmia, whitebox
 from attacks.final import FLOOR, cross_entropy, softened
+from attacks.folds import due_rounds, slot_of
 from attacks.metadata import METADATA, learned_from_metadata
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.trajectories import (
     OWNER_LOSSES,
     OWNER_SOFTENED,
     POINTS,
-    due_rounds,
     learned_series,
     mean_gain,
     neutral,
     points,
     relative,
-    slot_of,
     standing,
 )
 from attacks.whitebox import OF_BROADCASTS, OF_BROADCASTS_AND_REPLIES, features
