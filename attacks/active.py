@@ -1,5 +1,5 @@
-"""Signals of worlds in which somebody does more than look: how far a pushed model recovers, a client's own model, and
-an update that was singled out of a sum.
+"""Signals of worlds in which somebody does more than look: how far a pushed model recovers, and an update that was
+singled out of a sum.
 
 What the adversary aimed at is in its own notes (`ACT`), which only its vantage sees.
 """
@@ -9,16 +9,15 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from attacks.final import cross_entropy, margin
-from attacks.folds import UNSEEN_OWNER, mean_of, per_item
-from attacks.gradients import Match, along, comparable, cosine, owned_by, record_ask, slopes
+from attacks.final import cross_entropy
+from attacks.folds import beside, broadcast, mean_of, next_model, per_item, trained_reply
+from attacks.gradients import Match, comparable, cosine, owned_by, record_ask
 from attacks.labels import last_bias
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
-from fedsim.gradients import norms
 from fedsim.transcript import ACT, AGGREGATE, SERVER, Arrays, Event, client
+from fedsim.vectors import flat
 from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, groups_of, query, softmax
 
 # How far a pushed model recovers.
@@ -63,9 +62,7 @@ def _recover(state: Recovery, event: Event) -> Recovery:
         losses = _losses(state, event.arrays)  # of the model as it was, which nobody else gets to see in this round
         state = _answered(state, event.round, losses)
         return state._replace(round=event.round, waiting=(*state.waiting, Push(event.round + 1, about, losses)))
-    if event.sender != SERVER or event.kind not in ("train", "final") or not event.arrays:
-        return state
-    if event.kind == "train" and event.round == state.round:
+    if not next_model(event, state.round):
         return state
     number = event.round + (event.kind == "final")
     losses = _losses(state, event.arrays) if state.waiting or state.about is not None else np.zeros(0)
@@ -114,47 +111,6 @@ https://arxiv.org/abs/1812.00910; without its classifier.
 """
 
 
-# The model that the owner of a record sent last.
-
-
-class Owners(NamedTuple):
-    """A measure [items] at the newest model of each record's alleged owner, NaN before there is one."""
-
-    public: Public
-    ask: RecordAsk
-    owned: Mapping[str, Ints]
-    measured: Floats
-
-
-def _start_owners(public: Public, ask: Ask) -> Owners:
-    asked = record_ask(ask)
-    return Owners(public, asked, owned_by(asked.items), np.full(len(asked.items), np.nan))
-
-
-def _own(state: Owners, event: Event, measure: Callable[[Floats, Ints], Floats]) -> Owners:
-    if event.kind != "train-reply" or event.sender not in state.owned or not event.arrays:
-        return state
-    if not all(np.issubdtype(array.dtype, np.floating) for array in event.arrays.values()):
-        return state  # masked
-    rows, measured = state.owned[event.sender], state.measured.copy()
-    answers = softmax(query(state.public, event.arrays, state.ask.items.x[rows]))
-    measured[rows] = measure(answers, state.ask.items.y[rows])
-    return state._replace(measured=measured)
-
-
-def _finish_owners(state: Owners, released: Oracle) -> Floats:  # noqa: ARG001 - the owners' models say it all
-    known = ~np.isnan(state.measured)
-    if not known.any():
-        raise NotVisible(f"no model {UNSEEN_OWNER}")
-    return per_item(state.measured, state.ask)
-
-
-OWNER_LOSS = Signal(_start_owners, partial(_own, measure=cross_entropy), _finish_owners, "update")
-"""Loss [rows] of the newest model of the alleged owner; NaN for an owner never seen, and for the population."""
-OWNER_MARGIN = Signal(_start_owners, partial(_own, measure=margin), _finish_owners, "update")
-"""Logit margin [rows] at the newest model of the alleged owner; NaN likewise."""
-
-
 # An update that was singled out of a sum.
 
 
@@ -184,13 +140,13 @@ def _single(state: Alone, event: Event, measure: Callable[[Match], Floats]) -> A
         return state._replace(round=event.round, victim=client(int(str(event.facts["victim"]))), sent=None)
     if event.round != state.round or state.victim not in state.owned:
         return state
-    if event.kind == "train" and event.sender == SERVER and event.receiver == state.victim and event.arrays:
+    if broadcast(event) and event.receiver == state.victim:
         return state._replace(sent=event.arrays)
     if state.sent is None or not comparable(state.sent, event.arrays):
         return state
     if event.kind == AGGREGATE:
         descent = {name: np.negative(np.asarray(array, dtype=np.float64)) for name, array in event.arrays.items()}
-    elif event.kind == "train-reply" and event.sender == state.victim:
+    elif trained_reply(event, state.sent, {state.victim}):
         descent = {name: np.subtract(array, event.arrays[name]) for name, array in state.sent.items()}
     else:
         return state
@@ -198,11 +154,8 @@ def _single(state: Alone, event: Event, measure: Callable[[Match], Floats]) -> A
     if (ours := last_bias(state.sent, state.public.classes)) is not None:
         descent[ours] = np.zeros_like(descent[ours])
     rows = state.owned[state.victim]
-    at = slopes(state.public, state.sent, state.ask.items, rows)
-    moved = {name: torch.as_tensor(value, dtype=at.x.dtype) for name, value in descent.items()}
-    length = float(norms({name: value[None] for name, value in moved.items()}))
     total, rounds = state.total.copy(), state.rounds.copy()
-    total[rows] += measure(Match(along(state.public, at, moved), at.lengths.numpy(), length))
+    total[rows] += measure(beside(state.public, state.ask.items, rows, state.sent, flat(descent)))
     rounds[rows] += 1
     return state._replace(total=total, rounds=rounds, sent=None)
 

@@ -9,16 +9,15 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from attacks.folds import mean_of, per_item
-from attacks.gradients import Match, Slopes, along, comparable, cosine, due, owned_by, record_ask, slopes
+from attacks.folds import beside, broadcast, mean_of, number, per_item, trained_reply
+from attacks.gradients import Slopes, comparable, cosine, due, owned_by, record_ask, slopes
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
-from fedsim.transcript import AGGREGATE, SERVER, Arrays, Event
-from fedsim.vectors import flat, shaped
-from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, Records
+from fedsim.transcript import AGGREGATE, Arrays, Event
+from fedsim.vectors import flat
+from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk
 
 SKETCH = 4096
 """Numbers that stand for an update where only lengths are asked for; models with fewer parameters keep all of them."""
@@ -51,35 +50,26 @@ def follow(state: Rounds, event: Event) -> tuple[Rounds, Group | None]:
     Whose updates are in a sum that is noted without names follows from who answered or, where answers go to a trusted
     party, from who was asked; where neither agrees with how many are in it, nobody is named.
     """
-    if event.kind == "train" and event.sender == SERVER and event.arrays:
+    if broadcast(event):
         if event.round != state.number:
             state = Rounds(event.round, event.arrays)
         return state._replace(invited=state.invited | {event.receiver}), None
     if event.round != state.number or state.model is None:
         return state, None
     if event.kind == "train-reply":
-        if not comparable(state.model, event.arrays):
+        if not trained_reply(event, state.model):
             return state._replace(answered=state.answered | {event.sender}), None
-        weight = float(event.facts.get("num-examples", 1))  # type: ignore[arg-type]
+        weight = number(event, "num-examples")
+        weight = 1.0 if weight is None else weight
         descent = (flat(state.model) - flat(event.arrays)) * weight
         return state, Group(event.round, state.model, frozenset({event.sender}), descent, weight)
     if event.kind != AGGREGATE or not comparable(state.model, event.arrays):
         return state, None
-    weight = float(event.facts["weight"])  # type: ignore[arg-type]
+    weight = number(event, "weight")
+    assert weight is not None  # whoever opened the sum notes it
     named = [party for party in (state.answered, state.invited) if len(party) == event.facts["clients"]]
     descent = -flat(event.arrays) * weight
     return state, Group(event.round, state.model, named[0] if named else frozenset(), descent, weight)
-
-
-def beside(
-    public: Public, records: Records, rows: Ints, model: Arrays, descent: Floats, at: Slopes | None = None
-) -> Match:
-    """Return some rows of `records` beside a descent [d] from a model, at which their gradients are `at` if somebody
-    took them before.
-    """
-    at = slopes(public, model, records, rows) if at is None else at
-    direction = {name: torch.as_tensor(array, dtype=at.x.dtype) for name, array in shaped(descent, model).items()}
-    return Match(along(public, at, direction), at.lengths.numpy(), float(np.linalg.norm(descent)))
 
 
 # Means of cosines: with each sum that the owner is in, or with what two sums differ in.

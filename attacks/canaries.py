@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.gradients import comparable
+from attacks.folds import broadcast, next_model, trained_reply
 from fedsim.attack import Signal
 from fedsim.canaries import holder, products
 from fedsim.errors import NotVisible
-from fedsim.transcript import SERVER, Arrays, Event, client
+from fedsim.transcript import Arrays, Event, client
 from fedsim.vectors import Floats, flat
 from fedsim.views import Ask, CanaryAsk, Oracle, Public
 
@@ -28,18 +28,14 @@ def _start(public: Public, ask: Ask) -> Movement:  # noqa: ARG001 - every signal
     return Movement(ask, None, None, np.full(ask.count, -1.0))
 
 
-def _is_model(event: Event) -> bool:
-    return bool(event.arrays) and event.sender == SERVER and event.kind in ("train", "final")
-
-
 def _keep(state: Movement, event: Event) -> Movement:
-    if not _is_model(event):
+    if not next_model(event, -1):
         return state
     return state._replace(first=state.first or event.arrays, newest=event.arrays)
 
 
 def _keep_steps(state: Movement, event: Event) -> Movement:
-    if not _is_model(event) or (state.newest is not None and event.arrays is state.newest):
+    if not next_model(event, -1) or (state.newest is not None and event.arrays is state.newest):
         return state
     steepest = state.steepest
     if state.newest is not None:
@@ -83,10 +79,11 @@ def _start_updates(public: Public, ask: Ask) -> Updates:
 
 
 def _add_update(state: Updates, event: Event) -> Updates:
-    if event.kind == "train" and event.sender == SERVER and event.arrays:
+    if broadcast(event):
         return state._replace(broadcast=event.arrays)
-    if event.kind != "train-reply" or state.broadcast is None or not comparable(state.broadcast, event.arrays):
+    if not trained_reply(event, state.broadcast):
         return state
+    assert state.broadcast is not None
     ask = state.ask
     pushed = products(ask.canaries, ask.first, ask.count, flat(event.arrays) - flat(state.broadcast))
     own = np.array(

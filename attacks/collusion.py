@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from attacks.aggregates import NO_SUM, Cosines, Group, add, finish, follow, inverse, start
+from attacks.folds import number
 from fedsim.attack import Signal
 from fedsim.secagg.collusion import Pooled, open_sums
 from fedsim.secagg.crypto import Words
@@ -52,7 +53,9 @@ def opened(group: Group, event: Event, seen: tuple[Event, ...]) -> list[Group]:
     """
     if event.kind != AGGREGATE or "step" not in event.facts:
         return [group] if group.members else []
-    size, zero, step = len(group.descent), float(event.facts["zero"]), float(event.facts["step"])  # type: ignore[arg-type]
+    size, zero, step = len(group.descent), number(event, "zero"), number(event, "step")
+    assert zero is not None
+    assert step is not None  # the two come together
 
     def clear(members: frozenset[int], total: Words) -> Group:
         names, whole = frozenset(map(client, members)), total.astype(np.float64)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.aggregates import Group, Rounds, beside, follow
+from attacks.aggregates import Group, Rounds, follow
+from attacks.folds import beside
 from attacks.gradients import cosine
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible

@@ -13,11 +13,11 @@ import numpy as np
 import scipy  # its parts take a second to import; each is loaded when it is first used
 
 from attacks.final import cross_entropy
-from attacks.folds import UNSEEN_OWNER, mean_of, per_item
-from attacks.gradients import comparable, cosine, interval, match, owned_by, record_ask, slopes
+from attacks.folds import UNSEEN_OWNER, broadcast, mean_of, per_item, trained_reply
+from attacks.gradients import cosine, due, match, owned_by, record_ask, slopes
 from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
-from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.transcript import Arrays, Event
 from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, Records, query, softmax
 
 OTHERS = 2
@@ -74,13 +74,11 @@ def _start(public: Public, ask: Ask) -> Contest:
 
 def _step(state: Contest, event: Event, measure: Measure) -> Contest:
     now = state.round
-    if event.kind == "train" and event.sender == SERVER and event.arrays:
+    if broadcast(event):
         if now is None or event.round != now.number:
             state, now = _judged(state), Round(event.round, event.arrays)
         return state._replace(round=now._replace(cohort=now.cohort | {event.receiver}))
-    if event.kind != "train-reply" or now is None or event.round != now.number:
-        return state
-    if not comparable(now.broadcast, event.arrays):
+    if now is None or event.round != now.number or not trained_reply(event, now.broadcast):
         return state
     if now.spans is None:
         now = _opened(state, now, measure)
@@ -94,8 +92,8 @@ def _step(state: Contest, event: Event, measure: Measure) -> Contest:
 
 def _opened(state: Contest, now: Round, measure: Measure) -> Round:
     """Choose the records to judge in this round: those of clients that take part and were not judged just before."""
-    last, due = state.last_round, now.number - interval(state.public)
-    parties = [party for party in state.owned if party in now.cohort and last.get(party, due) <= due]
+    last = state.last_round
+    parties = [p for p in state.owned if p in now.cohort and due(state.public, last.get(p), now.number)]
     if not parties:
         return now._replace(spans={})
     ends = np.cumsum([0, *(len(state.owned[party]) for party in parties)]).tolist()

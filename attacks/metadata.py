@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from attacks.decide import side_means
+from attacks.folds import due_rounds, number, slot_of
 from attacks.gradients import owned_by, record_ask
 from attacks.learned import logistic_log_odds
-from attacks.trajectories import ROUNDING, WORLDS, due_rounds, slot_of
+from attacks.trajectories import ROUNDING, WORLDS
 from fedsim.attack import Case, Signal
 from fedsim.errors import NotVisible
 from fedsim.transcript import SERVER, Event
@@ -60,7 +61,7 @@ def _step(state: Files, event: Event) -> Files:
     now = state.told.get(party, Told(0.0, 0, slots, slots, frozenset(), frozenset()))
     if event.sender == SERVER:
         return _noted(state, party, now._replace(asked=now.asked | {event.round}))
-    examples, loss = _number(event, "num-examples"), _number(event, "train_loss")
+    examples, loss = number(event, "num-examples"), number(event, "train_loss")
     here = np.arange(len(slots)) == slot_of(event.round, state.due)
     if examples is not None:
         now = now._replace(examples=now.examples + examples, reports=now.reports + 1)
@@ -73,12 +74,6 @@ def _step(state: Files, event: Event) -> Files:
 
 def _noted(state: Files, party: str, told: Told) -> Files:
     return state._replace(told={**state.told, party: told})
-
-
-def _number(event: Event, name: str) -> float | None:
-    """Return a number that came in clear; None where there is none."""
-    value = event.facts.get(name)
-    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
 def _finish(state: Files, released: Oracle) -> Floats:  # noqa: ARG001 - what is said in clear says it all

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from attacks.final import answers, asked_records, cross_entropy
+from attacks.folds import rounds_behind, shown_model
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
-from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.transcript import Arrays, Event
 from fedsim.views import Ask, Floats, Oracle, Public, query, softmax
 
 
@@ -25,17 +26,10 @@ def _start(public: Public, ask: Ask) -> Trajectory:
     return Trajectory(public, ask, {})
 
 
-def _rounds_behind(event: Event) -> int:
-    """Training in round t starts from the model after t - 1 rounds; evaluation in round t and "final" show the one
-    after t.
-    """
-    return event.round - 1 if event.kind == "train" else event.round
-
-
 def _step(state: Trajectory, event: Event) -> Trajectory:
-    if event.sender != SERVER or event.kind not in ("train", "evaluate", "final") or not event.arrays:
+    if not shown_model(event):
         return state
-    column = state.public.rounds if event.kind == "final" else _rounds_behind(event)
+    column = state.public.rounds if event.kind == "final" else rounds_behind(event)
     seen = state._replace(broadcasts=state.broadcasts + (event.kind != "final"))
     if column in state.losses:
         return seen

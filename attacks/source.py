@@ -5,16 +5,15 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from attacks.final import cross_entropy
-from attacks.folds import mean_of
-from attacks.gradients import Match, along, comparable, cosine, owned_by, slopes
+from attacks.folds import beside, broadcast, mean_of, number, trained_reply
+from attacks.gradients import cosine, owned_by
 from attacks.labels import UPDATES, label_counts, last_bias
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
-from fedsim.gradients import norms
-from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.transcript import Arrays, Event
+from fedsim.vectors import flat
 from fedsim.views import Ask, Floats, Ints, LabelAsk, Oracle, Public, SourceAsk, query, softmax
 
 ROUNDS_COMPARED = 10
@@ -49,17 +48,15 @@ def _watch(public: Public, ask: Ask) -> Watched:
 
 
 def _opens_round(watched: Watched, event: Event) -> bool:
-    return event.kind == "train" and event.sender == SERVER and bool(event.arrays) and event.round != watched.number
+    return broadcast(event) and event.round != watched.number
 
 
 def _counts(watched: Watched, event: Event) -> bool:
     """Return whether an event is a client's trained model in a round that is looked at."""
     return (
-        event.kind == "train-reply"
-        and event.round == watched.number
+        event.round == watched.number
         and event.round % ceil(watched.public.rounds / ROUNDS_COMPARED) == 0
-        and watched.broadcast is not None
-        and comparable(watched.broadcast, event.arrays)
+        and trained_reply(event, watched.broadcast)
     )
 
 
@@ -136,7 +133,7 @@ class Directions(NamedTuple):
 
     watched: Watched
     own: Floats
-    together: Mapping[str, torch.Tensor]
+    together: Floats
     updates: int
 
 
@@ -145,7 +142,7 @@ def _start_directions(public: Public, ask: Ask) -> Directions:
 
 
 def _no_directions(watched: Watched) -> Directions:
-    return Directions(watched, np.full(len(watched.ask.items), np.nan), {}, 0)
+    return Directions(watched, np.full(len(watched.ask.items), np.nan), np.zeros(()), 0)
 
 
 def _step_directions(state: Directions, event: Event) -> Directions:
@@ -155,20 +152,12 @@ def _step_directions(state: Directions, event: Event) -> Directions:
     if not _counts(watched, event):
         return state
     assert watched.broadcast is not None
-    moved = {
-        name: torch.as_tensor(np.subtract(value, event.arrays[name]), dtype=_dtype(watched.broadcast))
-        for name, value in watched.broadcast.items()
-    }
-    length = float(norms({name: value[None] for name, value in moved.items()}))
-    step = {name: value / length if length > 0 else value for name, value in moved.items()}
+    moved = flat(watched.broadcast) - flat(event.arrays)
+    length = float(np.linalg.norm(moved))
+    step = moved / length if length > 0 else moved
     own, rows = state.own.copy(), watched.owned.get(event.sender, np.zeros(0, dtype=np.int64))
     own[rows] = _cosines(watched, step, rows)
-    together = {name: value + state.together.get(name, 0.0) for name, value in step.items()}
-    return Directions(watched, own, together, state.updates + 1)
-
-
-def _dtype(arrays: Arrays) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, next(iter(arrays.values())).dtype)).dtype
+    return Directions(watched, own, step + state.together, state.updates + 1)
 
 
 def _with_directions(state: Directions) -> Watched:
@@ -183,15 +172,14 @@ def _with_directions(state: Directions) -> Watched:
     return _noted(state.watched, above)
 
 
-def _cosines(watched: Watched, step: Mapping[str, torch.Tensor], rows: Ints) -> Floats:
-    """Return the inner product [rows] of a step with the direction of each record's gradient at the broadcast model; 0
-    where that is zero.
+def _cosines(watched: Watched, step: Floats, rows: Ints) -> Floats:
+    """Return the inner product [rows] of a step [d] with the direction of each record's gradient at the broadcast
+    model; 0 where that is zero.
     """
     assert watched.broadcast is not None
     if not len(rows):
         return np.zeros(0)
-    at = slopes(watched.public, watched.broadcast, watched.ask.items, rows)
-    return cosine(Match(along(watched.public, at, step), at.lengths.numpy(), 1.0))
+    return cosine(beside(watched.public, watched.ask.items, rows, watched.broadcast, step)._replace(moved=1.0))
 
 
 def _finish_directions(state: Directions, released: Oracle) -> Floats:  # noqa: ARG001 - the updates say it all
@@ -220,19 +208,20 @@ def _start_histograms(public: Public, ask: Ask) -> Histograms:
 
 
 def _step_histograms(state: Histograms, event: Event) -> Histograms:
-    if event.kind == "train" and event.sender == SERVER and event.arrays and event.round != state.number:
+    if broadcast(event) and event.round != state.number:
         return state._replace(broadcast=event.arrays, number=event.round)
-    if event.kind != "train-reply" or event.round != state.number or state.broadcast is None:
+    if event.round != state.number or not trained_reply(event, state.broadcast):
         return state
-    sender, examples, classes = event.sender, event.facts.get("num-examples"), state.public.classes
-    if state.updates.get(sender, 0) == UPDATES or not comparable(state.broadcast, event.arrays):
+    assert state.broadcast is not None
+    sender, examples, classes = event.sender, number(event, "num-examples"), state.public.classes
+    if state.updates.get(sender, 0) == UPDATES or examples is None or examples <= 0:
         return state
-    if not isinstance(examples, int | float) or examples <= 0 or last_bias(state.broadcast, classes) is None:
+    if last_bias(state.broadcast, classes) is None:
         return state
     if not len(state.ask.population):
         raise NotVisible("the attacker holds no public records to estimate the average answer to each class")
     about = LabelAsk(0, state.ask.population, classes)  # who it is about does not matter to the estimate
-    counts = label_counts(state.public, about, state.broadcast, event.arrays, float(examples))
+    counts = label_counts(state.public, about, state.broadcast, event.arrays, examples)
     return state._replace(
         total={**state.total, sender: state.total.get(sender, 0.0) + counts},
         updates={**state.updates, sender: state.updates.get(sender, 0) + 1},

@@ -3,7 +3,7 @@
 from functools import partial
 
 from attacks import decide, learned, lira, meta, metadata, properties, rmia, trajectories, whitebox
-from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, OWNER_LOSS, OWNER_MARGIN, SINGLED_OUT_COSINE
+from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, SINGLED_OUT_COSINE
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.collusion import COLLUSION_COSINE
@@ -20,13 +20,13 @@ from attacks.final import (
     SOFTENED,
     UNTEMPERED,
 )
-from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_COSINE_ONCE, UPDATE_DIFFERENCE
 from attacks.labels import LABEL_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import NEURONS, SAMPLE_ACCURACIES, SAMPLE_ANSWERS, SAMPLE_LOSSES
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
+from attacks.updates import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_COSINE_ONCE, UPDATE_DIFFERENCE
 from attacks.zero_patterns import STILL_FEATURES, STILL_IN_ALL
 from fedsim.attack import Attack
 
@@ -76,11 +76,11 @@ LI = (
     "models. ICLR 2023"
 )
 LI_LINK = "https://openreview.net/forum?id=QsCSLPP55Ku"
-NASR = (
+NASR_2023 = (
     "Nasr, Hayes, Steinke, Balle, Tramer, Jagielski, Carlini, Terzis: Tight auditing of differentially private machine "
     "learning. USENIX Security 2023"
 )
-NASR_LINK = "https://arxiv.org/abs/2302.07956"
+NASR_2023_LINK = "https://arxiv.org/abs/2302.07956"
 ANDREW = "Andrew, Kairouz, Oh, Oprea, McMahan, Suriyakumar: One-shot empirical privacy estimation for FL. ICLR 2024"
 ANDREW_LINK = "https://arxiv.org/abs/2302.03098"
 SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PETS 2022"
@@ -103,11 +103,11 @@ GU = (
 GU_LINK = "https://doi.org/10.1016/j.jisa.2022.103201"
 ZARI = "Zari, Xu, Neglia: Efficient passive membership inference attack in federated learning. arXiv 2021"
 ZARI_LINK = "https://arxiv.org/abs/2111.00430"
-WHITE_BOX = (
+NASR_2019 = (
     "Nasr, Shokri, Houmansadr: Comprehensive privacy analysis of deep learning: passive and active white-box inference "
     "attacks against centralized and federated learning. IEEE S&P 2019"
 )
-WHITE_BOX_LINK = "https://arxiv.org/abs/1812.00910"
+NASR_2019_LINK = "https://arxiv.org/abs/1812.00910"
 MELIS = (
     "Melis, Song, De Cristofaro, Shmatikov: Exploiting unintended feature leakage in collaborative learning. "
     "IEEE S&P 2019"
@@ -587,8 +587,8 @@ ATTACKS: dict[str, Attack] = {
         link=ZARI_LINK,
         min_references=1,
     ),
-    "update_rmia": Attack(
-        name="update_rmia",
+    "owner_rmia": Attack(
+        name="owner_rmia",
         title="Relative membership in the owner's models",
         game="record",
         signal=trajectories.OWNER_SOFTENED,
@@ -612,8 +612,8 @@ ATTACKS: dict[str, Attack] = {
         "gradient of each layer, what the last layer sees. It learns from up to 8 reference federations, of which "
         "it knows all members.",
         knowledge=REFERENCES,
-        paper=WHITE_BOX,
-        link=WHITE_BOX_LINK,
+        paper=NASR_2019,
+        link=NASR_2019_LINK,
         min_references=1,
     ),
     "nasr_server": Attack(
@@ -625,8 +625,8 @@ ATTACKS: dict[str, Attack] = {
         summary="The white-box attack that also looks at the models that the alleged owner sent back in those rounds. "
         "It learns from up to 8 reference federations, of which it knows all members.",
         knowledge=OWNER_AND_REFERENCES,
-        paper=WHITE_BOX,
-        link=WHITE_BOX_LINK,
+        paper=NASR_2019,
+        link=NASR_2019_LINK,
         min_references=1,
     ),
     "zero_pattern": Attack(
@@ -814,8 +814,8 @@ ATTACKS: dict[str, Attack] = {
         summary="Measures how far the global model moved, from the first to the last one seen, in the direction that "
         "only this canary pushes. Noise of the mechanism is all that hides it.",
         knowledge="The canaries, which the auditor made.",
-        paper=NASR,
-        link=NASR_LINK,
+        paper=NASR_2023,
+        link=NASR_2023_LINK,
     ),
     "canary_update": Attack(
         name="canary_update",
@@ -826,8 +826,8 @@ ATTACKS: dict[str, Attack] = {
         summary="Adds up how far the updates of the one client that would hold a canary record went its way. No other "
         "client's noise or training stands between.",
         knowledge="The canaries, which the auditor made, and which client would hold each.",
-        paper=NASR,
-        link=NASR_LINK,
+        paper=NASR_2023,
+        link=NASR_2023_LINK,
     ),
     "canary_steepest": Attack(
         name="canary_steepest",
@@ -1017,8 +1017,8 @@ ATTACKS: dict[str, Attack] = {
         summary="Asks how the loss on a record stands after the adversary has pushed the model up it and the others "
         "have answered, against before. Whoever trains on the record pulls it down again.",
         knowledge="An audit whose adversary is gradient_ascent, and the records it pushes against.",
-        paper=WHITE_BOX,
-        link=WHITE_BOX_LINK,
+        paper=NASR_2019,
+        link=NASR_2019_LINK,
     ),
     "ascent_lira": Attack(
         name="ascent_lira",
@@ -1029,33 +1029,33 @@ ATTACKS: dict[str, Attack] = {
         summary="Asks which explains the recovery from gradient ascent better: federations that trained on the record "
         "or federations that did not. Each record has its own two bell curves.",
         knowledge="An audit whose adversary is gradient_ascent, and reference federations in which the same was done.",
-        paper=WHITE_BOX,
-        link=WHITE_BOX_LINK,
+        paper=NASR_2019,
+        link=NASR_2019_LINK,
         min_references=2,
     ),
     "owner_loss": Attack(
         name="owner_loss",
         title="Loss of the owner's model",
         game="record",
-        signal=OWNER_LOSS,
+        signal=trajectories.OWNER_LOSS,
         test=decide.lower,
         summary="Says that the records were in training on which the model that their owner sent last errs least. A "
         "server that isolates the owner (adversary isolation) keeps all other clients from washing that out.",
         knowledge=OWNER,
-        paper=WHITE_BOX,
-        link=WHITE_BOX_LINK,
+        paper=NASR_2019,
+        link=NASR_2019_LINK,
     ),
     "owner_lira": Attack(
         name="owner_lira",
         title="Likelihood ratio of the owner's model",
         game="record",
-        signal=OWNER_MARGIN,
+        signal=trajectories.OWNER_MARGIN,
         test=partial(lira.online, spread="auto"),
         summary="The likelihood-ratio attack on the model that the record's owner sent last. A server that isolates "
         "the owner (adversary isolation) keeps all other clients from washing that out.",
         knowledge=OWNER_AND_REFERENCES,
-        paper=WHITE_BOX,
-        link=WHITE_BOX_LINK,
+        paper=NASR_2019,
+        link=NASR_2019_LINK,
         min_references=2,
     ),
     "inconsistency_cosine": Attack(

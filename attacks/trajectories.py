@@ -15,13 +15,13 @@ import numpy as np
 
 from attacks import rmia
 from attacks.decide import side_means, unseen_to
-from attacks.final import cross_entropy, softened
-from attacks.folds import UNSEEN_OWNER
-from attacks.gradients import UPDATES_OF_AN_OWNER, comparable, owned_by, record_ask
+from attacks.final import cross_entropy, margin, softened
+from attacks.folds import UNSEEN_OWNER, broadcast, due_rounds, slot_of, trained_reply
+from attacks.gradients import UPDATES_OF_AN_OWNER, owned_by, record_ask
 from attacks.learned import logistic_log_odds
 from fedsim.attack import Case, Signal
 from fedsim.errors import NotVisible
-from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.transcript import Arrays, Event
 from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, query, softmax
 
 POINTS = 20
@@ -32,19 +32,6 @@ ROUNDING = 1e-9
 """A spread this small beside the mean is rounding."""
 WORLDS = 16
 """Reference worlds, drawn at random, that a classifier of few features learns from."""
-
-
-def due_rounds(rounds: int, count: int) -> Ints:
-    """Return at most `count` rounds spread evenly from the first to the last; each opens a slot that lasts to the next.
-
-    rounds, count: at least 1.
-    """
-    return np.unique(np.linspace(1, rounds, min(count, rounds)).round().astype(np.int64))
-
-
-def slot_of(number: int, due: Ints) -> int:
-    """Return the slot that a round lies in."""
-    return int(np.searchsorted(due, number, side="right")) - 1
 
 
 # The models that the alleged owner of a record sends back.
@@ -83,13 +70,19 @@ def _start(public: Public, ask: Ask) -> Replies:
     return Replies(public, asked, dealt(asked), due, np.full((rows, len(due)), np.nan))
 
 
-def _step(state: Replies, event: Event, measure: Callable[[Floats, Ints], Floats]) -> Replies:
-    if event.kind == "train" and event.sender == SERVER and event.arrays:
+def _start_last(public: Public, ask: Ask) -> Replies:
+    """One slot for the whole run, and only the items asked about."""
+    asked = record_ask(ask)
+    nothing = np.full((len(asked.items) + len(asked.population), 1), np.nan)
+    return Replies(public, asked, owned_by(asked.items), due_rounds(public.rounds, 1), nothing)
+
+
+def _step(state: Replies, event: Event, measure: Callable[[Floats, Ints], Floats], newest: bool = False) -> Replies:
+    """Measure the first model in each slot; the newest instead, if that is what is asked."""
+    if broadcast(event):
         return state._replace(broadcast=event.arrays)
-    if event.kind != "train-reply" or event.sender not in state.held or state.broadcast is None:
-        return state
     place = (event.sender, slot_of(event.round, state.due))
-    if place in state.filled or not comparable(state.broadcast, event.arrays):
+    if (place in state.filled and not newest) or not trained_reply(event, state.broadcast, state.held):
         return state
     rows, count = state.held[event.sender], len(state.ask.items)
     own, public = rows[rows < count], rows[rows >= count] - count
@@ -110,6 +103,10 @@ def _finish_mean(state: Replies, released: Oracle) -> Floats:
     return mean_of_seen(_finish(state, released))
 
 
+def _finish_last(state: Replies, released: Oracle) -> Floats:
+    return _finish(state, released)[:, 0]
+
+
 OWNER_LOSSES = Signal(_start, partial(_step, measure=cross_entropy), _finish, "update")
 """Loss [rows, slots] under the models that the alleged owner sent back, at most ten, evenly spaced; NaN where it sent
 none. Public records are dealt to the owners.
@@ -119,6 +116,13 @@ OWNER_SOFTENED = Signal(_start, partial(_step, measure=softened), _finish_mean, 
 """Mean probability [rows] of the label at temperature 2 under the models that the alleged owner sent back; NaN for an
 owner never seen. Public records are dealt to the owners.
 """
+
+
+OWNER_LOSS = Signal(_start_last, partial(_step, measure=cross_entropy, newest=True), _finish_last, "update")
+"""Loss [rows] of the newest model of the alleged owner; NaN for an owner never seen, and for the population."""
+
+OWNER_MARGIN = Signal(_start_last, partial(_step, measure=margin, newest=True), _finish_last, "update")
+"""Logit margin [rows] at the newest model of the alleged owner; NaN likewise."""
 
 
 # Tests.

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from attacks.final import FLOOR, cross_entropy
-from attacks.folds import UNSEEN_OWNER
-from attacks.gradients import comparable, owned_by, record_ask
+from attacks.folds import UNSEEN_OWNER, broadcast, due_rounds, rounds_behind, shown_model, slot_of, trained_reply
+from attacks.gradients import owned_by, record_ask
 from attacks.learned import SHADOW_WORLDS, drawn_worlds, in_order, network_log_odds
-from attacks.trajectories import due_rounds, points, slot_of, standing
+from attacks.trajectories import points, standing
 from fedsim.attack import Case, Signal
 from fedsim.errors import NotVisible
 from fedsim.gradients import Gradients, Outer, norms, record_gradients
-from fedsim.transcript import SERVER, Arrays, Event
+from fedsim.transcript import Arrays, Event
 from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk, Records, query, softmax
 
 ROUNDS = 5
@@ -90,10 +90,9 @@ def _start(public: Public, ask: Ask) -> Shown:
 
 
 def _watch_broadcasts(state: Shown, event: Event) -> Shown:
-    if event.sender != SERVER or event.kind not in ("train", "evaluate", "final") or not event.arrays:
+    if not shown_model(event):
         return state
-    behind = event.round - 1 if event.kind == "train" else event.round
-    slot = slot_of(behind, state.due)
+    slot = slot_of(rounds_behind(event), state.due)
     if slot < 0 or slot in state.globally:  # nothing is learned yet in the model of the first round
         return state
     rows = np.arange(len(state.ask.items))
@@ -103,12 +102,10 @@ def _watch_broadcasts(state: Shown, event: Event) -> Shown:
 
 def _watch_all(state: Shown, event: Event) -> Shown:
     state = _watch_broadcasts(state, event)
-    if event.kind == "train" and event.sender == SERVER and event.arrays:
+    if broadcast(event):
         return state._replace(broadcast=event.arrays)
-    if event.kind != "train-reply" or event.sender not in state.owned or state.broadcast is None:
-        return state
     slot = slot_of(event.round, state.due)
-    if (event.sender, slot) in state.filled or not comparable(state.broadcast, event.arrays):
+    if (event.sender, slot) in state.filled or not trained_reply(event, state.broadcast, state.owned):
         return state
     rows = state.owned[event.sender]
     found = features(state.public, event.arrays, state.ask.items, rows)

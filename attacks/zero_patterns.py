@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.folds import UNSEEN_OWNER, per_item
+from attacks.folds import UNSEEN_OWNER, broadcast, next_model, per_item, trained_reply
 from attacks.gradients import comparable, owned_by, record_ask
 from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
-from fedsim.transcript import SERVER, Array, Arrays, Event
+from fedsim.transcript import Array, Arrays, Event
 from fedsim.views import Ask, Floats, Ints, Oracle, Public, RecordAsk
 
 
@@ -67,12 +67,11 @@ def _start(public: Public, ask: Ask) -> Patterns:
 
 
 def _step(state: Patterns, event: Event) -> Patterns:
-    if event.kind == "train" and event.sender == SERVER and event.arrays:
+    if broadcast(event):
         return state._replace(round=event.round, broadcast=event.arrays)
-    if event.kind != "train-reply" or event.sender not in state.owned or event.round != state.round:
+    if event.round != state.round or not trained_reply(event, state.broadcast, state.owned):
         return state
-    if state.broadcast is None or not comparable(state.broadcast, event.arrays):
-        return state
+    assert state.broadcast is not None
     name = first_layer(state.broadcast, _features(state.ask))
     if name is None:
         return state._replace(unreadable=True)
@@ -115,9 +114,7 @@ def _start_movement(public: Public, ask: Ask) -> Movement:
 
 
 def _follow(state: Movement, event: Event) -> Movement:
-    if event.sender != SERVER or event.kind not in ("train", "final") or not event.arrays:
-        return state
-    if event.kind == "train" and event.round == state.round:
+    if not next_model(event, state.round):
         return state
     newest = state._replace(round=event.round, model=event.arrays)
     if state.model is None or not comparable(state.model, event.arrays):

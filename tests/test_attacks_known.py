@@ -12,7 +12,7 @@ from scipy.optimize import LinearConstraint, minimize
 from scipy.stats import norm
 
 import fedsim.gradients
-from attacks import ATTACKS, decide, final, gradients, labels, learned, lira, rmia, rounds
+from attacks import ATTACKS, decide, final, labels, learned, lira, rmia, rounds, updates
 from attacks.noise import FLIPS, NOISE_ROBUSTNESS, noisy
 from fedsim.attack import Bools, Case, fold, score
 from fedsim.errors import NotVisible
@@ -422,7 +422,7 @@ def test_cosine_against_one_gradient_at_a_time(
     monkeypatch.setattr(fedsim.gradients, "NUMBERS", 20)  # few enough that there are pieces to join
     setup, ask, events = two_layer_world(17)
     setup = dataclasses.replace(setup, apply=model)
-    result = fold(gradients.UPDATE_COSINE, setup, ask, events, white_box(setup, events[0].arrays))
+    result = fold(updates.UPDATE_COSINE, setup, ask, events, white_box(setup, events[0].arrays))
     for i in range(7):
         owner = int(ask.items.owner[i])
         if owner == 2:
@@ -449,7 +449,7 @@ def test_a_reply_in_another_precision_is_the_same_update() -> None:
             dataclasses.replace(e, arrays=broadcast if e.kind == "train" else frozen(reply))
             for e, reply in zip(events, replies, strict=True)
         ]
-        results.append(fold(gradients.UPDATE_COSINE, setup, ask, sent, white_box(setup, broadcast)))
+        results.append(fold(updates.UPDATE_COSINE, setup, ask, sent, white_box(setup, broadcast)))
     assert results[0].any()
     np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-5)
 
@@ -457,7 +457,7 @@ def test_a_reply_in_another_precision_is_the_same_update() -> None:
 def test_a_client_that_did_not_move_gives_no_evidence() -> None:
     setup, ask, events = two_layer_world(18)
     still = [dataclasses.replace(e, arrays=events[0].arrays) for e in events]
-    found = fold(gradients.UPDATE_COSINE, setup, ask, still, white_box(setup, events[0].arrays))
+    found = fold(updates.UPDATE_COSINE, setup, ask, still, white_box(setup, events[0].arrays))
     assert (found[:7][ask.items.owner < 2] == 0).all()
 
 
@@ -472,7 +472,7 @@ def test_masked_updates_are_not_updates() -> None:
     ):
         hidden = [e if e.kind == "train" else dataclasses.replace(e, arrays=frozen(masked)) for e in events]
         with pytest.raises(NotVisible):
-            fold(gradients.UPDATE_COSINE, setup, ask, hidden, white_box(setup, events[0].arrays))
+            fold(updates.UPDATE_COSINE, setup, ask, hidden, white_box(setup, events[0].arrays))
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -481,12 +481,12 @@ def test_an_owner_is_compared_at_most_ten_times(every: int) -> None:
     setup, ask, events = two_layer_world(20)
     setup = dataclasses.replace(setup, rounds=60)
     stream = [dataclasses.replace(e, round=t) for t in range(1, 61, every) for e in events[:2]]
-    state = gradients.UPDATE_COSINE.start(setup, ask)
+    state = updates.UPDATE_COSINE.start(setup, ask)
     for event in stream:
-        state = gradients.UPDATE_COSINE.step(state, event)
+        state = updates.UPDATE_COSINE.step(state, event)
     assert 7 <= state.updates[0] <= 10
-    once = fold(gradients.UPDATE_COSINE, setup, ask, events[:2], white_box(setup, events[0].arrays))
-    np.testing.assert_allclose(gradients.UPDATE_COSINE.finish(state, white_box(setup, events[0].arrays)), once)
+    once = fold(updates.UPDATE_COSINE, setup, ask, events[:2], white_box(setup, events[0].arrays))
+    np.testing.assert_allclose(updates.UPDATE_COSINE.finish(state, white_box(setup, events[0].arrays)), once)
 
 
 # Labels.

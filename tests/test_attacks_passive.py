@@ -14,19 +14,18 @@ from scipy.stats import binom, mannwhitneyu
 
 from attacks import ATTACKS, rmia, whitebox
 from attacks.final import FLOOR, cross_entropy, softened
+from attacks.folds import due_rounds, slot_of
 from attacks.metadata import METADATA, learned_from_metadata
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.trajectories import (
     OWNER_LOSSES,
     OWNER_SOFTENED,
     POINTS,
-    due_rounds,
     learned_series,
     mean_gain,
     neutral,
     points,
     relative,
-    slot_of,
     standing,
 )
 from attacks.whitebox import OF_BROADCASTS, OF_BROADCASTS_AND_REPLIES, features
@@ -204,16 +203,23 @@ def test_points_are_log_odds_averaged_in_stretches() -> None:
 
 
 def test_a_course_is_found_that_no_mean_shows() -> None:
-    """Members rise first and fall later, others the other way round: the mean over rounds is the same for both."""
+    """Members rise first and fall later, others the other way round: the mean over rounds is the same for both.
+
+    The two lie more than nine deviations apart in each round, so of 600 records no pair changes places: 1 and 0 never
+    fail. The AUC of the mean is that of coins, with a standard deviation of .024; five of them: one false alarm in 1e6.
+    Whoever learned from coins, or saw no more than the mean, would get .5 and be rejected by the first line.
+    """
     rng = np.random.default_rng(5)
-    members = rng.random((9, 60)) < 0.5
+    members = rng.random((9, 600)) < 0.5
     course = np.where(np.arange(8) < 4, 1.0, -1.0)
-    losses = np.exp(np.where(members[..., None], course, -course) + 0.3 * rng.standard_normal((9, 60, 8)))
+    losses = np.exp(np.where(members[..., None], course, -course) + 0.3 * rng.standard_normal((9, 600, 8)))
     trial = case(losses[0], losses[1:], members[1:])
     assert auc(learned_series(trial), members[0]) == 1.0
-    assert abs(auc(mean_gain(trial), members[0]) - 0.5) < 0.4  # 60 scores: the standard deviation is .075
+    assert abs(auc(mean_gain(trial), members[0]) - 0.5) < 0.12
     swapped = replace(trial, members=~members[1:], rng=np.random.default_rng(0))
     assert auc(learned_series(swapped), members[0]) == 0.0
+    coins = replace(trial, members=rng.permuted(members[1:], axis=1), rng=np.random.default_rng(0))
+    assert auc(learned_series(coins), members[0]) < 1.0
 
 
 @pytest.mark.parametrize("name", ["confidence_trajectory", "owner_trajectory", "nasr_participant"])
@@ -250,7 +256,11 @@ def test_where_a_record_stands_among_all_in_each_slot() -> None:
 
 @pytest.mark.parametrize("name", ["owner_trajectory", "nasr_server"])
 def test_owners_drawn_for_few_rounds_are_judged_by_these(name: str) -> None:
-    """Of 10 rounds, a record's owner takes part in 3, others in each world; members stand one deviation lower."""
+    """Of 10 rounds, a record's owner takes part in 3, others in each world; members stand one deviation lower.
+
+    Of 200 scores that say nothing the AUC has a standard deviation of .041: .9 is ten of them away. The mean over the
+    rounds seen, which forgets which they were, says little, because losses fall anyway: it must be rejected.
+    """
     rng = np.random.default_rng(20)
     members = rng.random((9, 200)) < 0.5
     losses = np.exp(rng.standard_normal((9, 200, 10)) * 0.3 - np.linspace(0, 4, 10) - members[..., None])
@@ -259,6 +269,7 @@ def test_owners_drawn_for_few_rounds_are_judged_by_these(name: str) -> None:
     values = values[..., None] if name == "nasr_server" else values
     found = ATTACKS[name].test(case(values[0], values[1:], members[1:]))
     assert auc(found, members[0]) > 0.9  # each round alone: deviations apart 3.3, and so an AUC of .99
+    assert auc(mean_gain(case(np.where(seen, losses, np.nan)[0], losses[1:], members[1:])), members[0]) < 0.9
 
 
 # All that a model shows of a record.
@@ -431,20 +442,20 @@ def test_metadata_that_stay_with_the_client_are_not_visible(facts: dict[str, flo
 @pytest.mark.parametrize("size", [2, 5, 60])
 def test_what_a_number_of_examples_says_in_closed_form(size: int) -> None:
     """Of `size` coins the sum is known: a coin that shows heads is found with the AUC of 1 + B against B', both
-    binomial over the others. Of 800 coins or more the AUC has a standard deviation below .015; 5 of them: one false
-    alarm in 1e6.
+    binomial over the others. Of 24,000 coins the AUC has a standard deviation below .004; 5 of them: one false alarm
+    in 1e6. A blind attack, at .5, is rejected for each size: even of 60 coins the number tells .573.
     """
     rng = np.random.default_rng([15, size])
-    members = rng.random((31, 400, size)) < 0.5
+    members = rng.random((17, 24_000 // size, size)) < 0.5
     counts = np.broadcast_to(members.sum(axis=2, keepdims=True), members.shape).astype(np.float64)
-    values, secrets = counts.reshape(31, -1, 1), members.reshape(31, -1)
+    values, secrets = counts.reshape(17, -1, 1), members.reshape(17, -1)
     heads = np.arange(size)
     of = binom.pmf(heads, size - 1, 0.5)
     gap = heads[:, None] + 1 - heads
     expected = float(np.sum(of[:, None] * of * np.where(gap > 0, 1.0, np.where(gap == 0, 0.5, 0.0))))
     found = auc(learned_from_metadata(case(values[0], values[1:], secrets[1:])), secrets[0])
-    assert abs(found - expected) < 0.08
-    assert (expected > 0.7) == (size < 6)
+    assert abs(found - expected) < 0.02
+    assert abs(0.5 - expected) > 0.05
 
 
 def test_what_never_varies_and_what_was_never_said_tell_nothing() -> None:
@@ -483,7 +494,10 @@ def test_no_model_is_kept_but_the_newest_broadcast(signal: Signal) -> None:
 
 
 def test_what_the_owner_sends_back_says_more_than_the_average() -> None:
-    study = record_study(1, worlds=2)
+    """In each of 20 worlds: if the two said the same, or one were read for the other, that would happen by chance once
+    in 1e6.
+    """
+    study = record_study(1, worlds=20)
     assert leaky_public(4).clients == CLIENTS
     found = [
         auc(mean_gain(case(values[:80], values[None, :80], np.ones((1, 80), bool))), world.members)
@@ -493,4 +507,4 @@ def test_what_the_owner_sends_back_says_more_than_the_average() -> None:
             fold(LOSS_TRAJECTORY, study.setup, study.ask, world.events, world.released),
         )
     ]
-    assert min(found[::2]) > max(found[1::2])
+    assert (np.array(found[::2]) > np.array(found[1::2])).all()

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from attacks import lira
-from attacks.active import ASCENT_RECOVERY, OWNER_LOSS, OWNER_MARGIN, SINGLED_OUT_COSINE
+from attacks.active import ASCENT_RECOVERY, SINGLED_OUT_COSINE
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE
 from attacks.decide import above_out_mean, higher, lower
 from attacks.fedmia import FEDMIA_COSINE
-from attacks.gradients import UPDATE_COSINE, UPDATE_DIFFERENCE
-from attacks.trajectories import OWNER_LOSSES, OWNER_SOFTENED
+from attacks.trajectories import OWNER_LOSS, OWNER_LOSSES, OWNER_MARGIN, OWNER_SOFTENED
+from attacks.updates import UPDATE_COSINE, UPDATE_DIFFERENCE
 from attacks.zero_patterns import STILL_FEATURES
 from fedsim.attack import Case, Signal, Test, fold
 from fedsim.transcript import ACT, SERVER, Event, client

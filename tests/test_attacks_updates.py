@@ -15,7 +15,8 @@ from scipy.stats import t as student
 import attacks.gradients
 from attacks import ATTACKS
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS, OUTLIER, evidence, outlying
-from attacks.gradients import GRADIENT_NORM, UPDATE_COSINE, UPDATE_DIFFERENCE, Match, difference
+from attacks.gradients import Match, difference
+from attacks.updates import GRADIENT_NORM, UPDATE_COSINE, UPDATE_DIFFERENCE
 from fedsim.attack import Signal, fold
 from fedsim.errors import NotVisible
 from fedsim.gradients import record_gradients
