@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim import label_game
 from fedsim.canaries import Canaries
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
@@ -130,7 +131,7 @@ def title(game: Game) -> str:
     if isinstance(game, PropertyGame):
         return f"property:{game.column}={game.value}:{game.shares[0]:g}:{game.shares[1]:g}:{game.records}"
     if isinstance(game, LabelGame):
-        return f"labels:{game.client}"
+        return label_game.title(game)
     if isinstance(game, CanaryGame):
         return f"canaries:{game.unit}:{game.direction}:{game.count}"
     if isinstance(game, ClientGame):
@@ -622,49 +623,13 @@ def _correlation(has: Bools, labels: Rows) -> float:
 
 
 def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
-    """Worlds in which a random half of the classes is in one client's data, whose size stays the same; the others hold
-    a fresh iid draw.
-    """
-    private = victim_rows(pool)
-    each = max(len(pool.candidates) // (2 * pool.clients), 1)
-    if each * pool.clients > len(private):
-        raise ScenarioError(
-            f"audits: {pool.clients} clients with {each} records each need {each * pool.clients} private records, and "
-            f"there are {len(private)}; "
-            "use fewer clients or more candidates"
-        )
-    rng = generator(scenario.seed, "labels", game.client)
+    """Worlds in which a random half of the classes is in one client's data."""
+    held = label_game.holdings(scenario, pool, game)
+    prior = np.bincount(pool.y[victim_rows(pool)], minlength=pool.classes) / len(victim_rows(pool))
+    blind = np.concatenate([np.eye(pool.classes), prior[:, None]], axis=1)
     worlds: list[World] = []
-    exams: list[Exam] = []
 
-    def exam(kind: Kind, count: int) -> None:
-        first = len(worlds)
-        members = np.zeros((count, pool.classes), dtype=bool)
-        quantity = np.zeros((count, pool.classes))
-        for w in range(count):
-            coins = rng.random(pool.classes) < 0.5
-            if kind == "planted" or not coins.any():
-                coins = np.arange(pool.classes) == rng.integers(pool.classes)
-            shuffled = rng.permutation(private)
-            mine = shuffled[np.isin(pool.y[shuffled], np.flatnonzero(coins))][:each]
-            if len(mine) < each:
-                raise ScenarioError(
-                    f"audits: client {game.client} should hold {each} records of the classes drawn for it "
-                    f"({', '.join(pool.class_names[label] for label in np.flatnonzero(coins))}), but there are only "
-                    f"{len(mine)}; "
-                    "use more clients (each holds fewer records then), or set `data.background` higher"
-                )
-            others = shuffled[~np.isin(shuffled, mine)]
-            dealt = np.array_split(others[: each * (pool.clients - 1)], max(pool.clients - 1, 1))
-            rows = [*dealt[: game.client], mine, *dealt[game.client : pool.clients - 1]]
-            worlds.append(_world(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
-            quantity[w] = np.bincount(pool.y[mine], minlength=pool.classes)
-            members[w] = quantity[w] > 0
-        exams.append(_label_exam(kind, np.arange(first, len(worlds)), members, quantity))
-
-    def _label_exam(kind: Kind, positions: Rows, members: Bools, quantity: NDArray[np.float64] | None) -> Exam:
-        prior = np.bincount(pool.y[private], minlength=pool.classes) / len(private)
-        blind = np.concatenate([np.eye(pool.classes), prior[:, None]], axis=1)
+    def exam(kind: Kind, positions: Rows, members: Bools, quantity: NDArray[np.float64] | None) -> Exam:
         return Exam(
             kind=kind,
             worlds=positions,
@@ -678,11 +643,17 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
             quantity=quantity,
         )
 
-    exam("main", scenario.worlds)
+    def played(kind: Kind) -> Exam:
+        first, mine = len(worlds), [each for each in held if each.kind == kind]
+        worlds.extend(_world(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows)) for w, each in enumerate(mine))
+        counts = np.stack([each.counts for each in mine])
+        return exam(kind, np.arange(first, len(worlds)), counts > 0, counts.astype(np.float64))
+
+    exams = [played("main")]
     coins = _coins(scenario, f"{title(game)} null", scenario.worlds, pool.classes)
-    exams.append(_label_exam("null", exams[0].worlds, coins, None))
+    exams.append(exam("null", exams[0].worlds, coins, None))
     if scenario.controls.planted_worlds:
-        exam("planted", scenario.controls.planted_worlds)
+        exams.append(played("planted"))
     return Draw(tuple(worlds), tuple(exams))
 
 
