@@ -25,7 +25,7 @@ SKETCH = 4096
 
 class Group(NamedTuple):
     """What a group of clients did in a round: the sum float64 [d] over them of weight x (broadcast - reply), the sum of
-    their weights, and the model they started from.
+    their weights, and the model they started from. size: how many they are, where nobody is named too.
     """
 
     round: int
@@ -33,6 +33,7 @@ class Group(NamedTuple):
     members: frozenset[str]
     descent: Floats
     weight: float
+    size: int = 1
 
 
 class Rounds(NamedTuple):
@@ -67,7 +68,8 @@ def follow(state: Rounds, event: Event) -> tuple[Rounds, Group | None]:
     weight = float(event.facts["weight"])  # type: ignore[arg-type]
     named = [party for party in (state.answered, state.invited) if len(party) == event.facts["clients"]]
     descent = -flat(event.arrays) * weight
-    return state, Group(event.round, state.model, named[0] if named else frozenset(), descent, weight)
+    members = named[0] if named else frozenset()
+    return state, Group(event.round, state.model, members, descent, weight, int(event.facts["clients"]))  # type: ignore[arg-type]
 
 
 def beside(public: Public, ask: RecordAsk, rows: Ints, model: Arrays, descent: Floats) -> Match:
@@ -146,7 +148,10 @@ def difference(one: Group, other: Group) -> Group | None:
         return None
     more, less = (one, other) if len(one.members) > len(other.members) else (other, one)
     return more._replace(
-        members=more.members - less.members, descent=more.descent - less.descent, weight=more.weight - less.weight
+        members=more.members - less.members,
+        descent=more.descent - less.descent,
+        weight=more.weight - less.weight,
+        size=1,
     )
 
 

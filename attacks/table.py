@@ -6,11 +6,12 @@ from attacks import decide, learned, lira, metadata, rmia, trajectories, whitebo
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.collusion import COLLUSION_COSINE
+from attacks.composition import COMPOSITION, LLG, LLG_PLUS
 from attacks.distinguish import ONE_RECORD, TWO_UPDATES
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import CONFIDENCE, CORRECT, ENTROPY, LOSS, MARGIN, MODIFIED_ENTROPY, PROBABILITIES, SOFTENED
 from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_DIFFERENCE
-from attacks.labels import LABEL_COUNTS
+from attacks.labels import LABEL_COUNTS, POOLED_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.rounds import LOSS_TRAJECTORY
@@ -76,6 +77,8 @@ SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PE
 SURI_LINK = "https://arxiv.org/abs/2109.06024"
 WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
 WAINAKH_LINK = "https://arxiv.org/abs/2105.09369"
+WANG = "Wang L., Xu, Wang X., Zhu: Eavesdrop the composition proportion of training labels in federated learning. 2019"
+WANG_LINK = "https://arxiv.org/abs/1910.06044"
 HU = "Hu, Salcic, Sun, Dobbie, Zhang: Source inference attacks in federated learning. IEEE ICDM 2021"
 HU_LINK = "https://arxiv.org/abs/2109.05659"
 SUBJECT = "Suri, Kanani, Marathe, Peterson: Subject membership inference attacks in federated learning. arXiv 2022"
@@ -673,6 +676,58 @@ ATTACKS: dict[str, Attack] = {
         summary="Reads from how a client moved the last layer's bias how many records of each class it holds. The "
         "sum of the client's errors stands in the update in clear; exact for an untrained model and plain "
         "SGD, an ordering otherwise.",
+        knowledge="Public records, to estimate the average answer to each class.",
+        paper=WAINAKH,
+        link=WAINAKH_LINK,
+        estimates=True,
+    ),
+    "llg": Attack(
+        name="llg",
+        title="Labels from gradients (LLG)",
+        game="labels",
+        signal=LLG,
+        test=decide.higher,
+        summary="Adds up each class's row of the last layer's gradient: behind a ReLU the sum is negative only where "
+        "the class was trained. One label after the other is placed where the sum is lowest.",
+        knowledge="Nothing beyond the update and its number of examples.",
+        paper=WAINAKH,
+        link=WAINAKH_LINK,
+        estimates=True,
+    ),
+    "llg_plus": Attack(
+        name="llg_plus",
+        title="Labels from gradients, measured (LLG+)",
+        game="labels",
+        signal=LLG_PLUS,
+        test=decide.higher,
+        summary="Measures on public records of each class what a label adds to its row of the last layer's gradient, "
+        "and what the other labels add. Then it places labels as LLG does.",
+        knowledge="Public records of each class, and the learning rate.",
+        paper=WAINAKH,
+        link=WAINAKH_LINK,
+        estimates=True,
+    ),
+    "label_composition": Attack(
+        name="label_composition",
+        title="Composition of the last layer",
+        game="labels",
+        signal=COMPOSITION,
+        test=decide.higher,
+        summary="Takes the last layer's gradient for public records of each class, and finds the mix of them that "
+        "looks most like the client's update. It needs no learning rate, as only the proportions count.",
+        knowledge="Public records of each class.",
+        paper=WANG,
+        link=WANG_LINK,
+        estimates=True,
+    ),
+    "pooled_unmixing": Attack(
+        name="pooled_unmixing",
+        title="Label histogram from a sum",
+        game="labels",
+        signal=POOLED_COUNTS,
+        test=decide.higher,
+        summary="Reads the label histogram off the last layer's bias of a sum of updates, which secure aggregation "
+        "opens, just as off a single one. It is that of all clients in the sum together, and says less of each.",
         knowledge="Public records, to estimate the average answer to each class.",
         paper=WAINAKH,
         link=WAINAKH_LINK,

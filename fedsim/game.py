@@ -623,7 +623,8 @@ def _correlation(has: Bools, labels: Rows) -> float:
 
 
 def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
-    """Worlds in which a random half of the classes is in one client's data."""
+    """Worlds in which a random half of the classes is in one client's data, or in all."""
+    whose = None if game.client == "all" else game.client
     held = label_game.holdings(scenario, pool, game)
     prior = np.bincount(pool.y[victim_rows(pool)], minlength=pool.classes) / len(victim_rows(pool))
     blind = np.concatenate([np.eye(pool.classes), prior[:, None]], axis=1)
@@ -633,12 +634,12 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
         return Exam(
             kind=kind,
             worlds=positions,
-            ask=LabelAsk(game.client, _records(pool, pool.population), pool.classes),
+            ask=LabelAsk(whose, _records(pool, pool.population), pool.classes),
             members=members,
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),
             blind=np.broadcast_to(blind, (len(positions), *blind.shape)),
-            owner=np.full(pool.classes, game.client),
+            owner=np.full(pool.classes, -1 if whose is None else whose),
             new_items=False,
             quantity=quantity,
         )

@@ -388,10 +388,11 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
             f"“{game['column']}” = “{game['value']}”: {percent(without)} (no) or {percent(with_property)} (yes). "
             "The attacker is asked which; “yes” worlds are members, “no” worlds non-members."
         )
+    everybody = game["client"] == "all"
+    whose, who = ("all clients", "does anybody") if everybody else (f"client {game['client']}", "does this client")
     return (
-        f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of client "
-        f"{game['client']}. The attacker is asked of each class: does this client hold it? "
-        "Classes it holds are members, the others non-members."
+        f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of {whose}. The "
+        f"attacker is asked of each class: {who} hold it? Classes held are members, the others non-members."
     )
 
 

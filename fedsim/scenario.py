@@ -329,11 +329,13 @@ class PropertyGame(Section):
 
 
 class LabelGame(Section):
-    """Which labels does one client hold?"""
+    """Which labels does one client hold, or do all together?"""
 
     name: Literal["labels"]
-    client: Annotated[int, Field(ge=0)] = 0
-    """The client asked about: in each world a random half of the classes is in its data."""
+    client: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    """The client asked about: in each world a random half of the classes is in its data. all: it is in everybody's."""
+    records: Positive | None = None
+    """Records of each client (default: so many that half the candidates are held; all: that one class would do)."""
 
 
 class CanaryGame(Section):

@@ -170,9 +170,9 @@ class PropertyAsk:
 
 @dataclass(frozen=True)
 class LabelAsk:
-    """Which classes does `client` hold? `population`: public records."""
+    """Which classes does `client` hold (None: all clients together)? `population`: public records."""
 
-    client: int
+    client: int | None
     population: Records
     count: int  # classes
 

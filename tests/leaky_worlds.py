@@ -154,12 +154,14 @@ def property_study(seed: int, worlds: int = 16, size: int = 120) -> Study:
 
 
 def label_study(seed: int, worlds: int = 12, classes: int = 8) -> Study:
-    """Return worlds in which client 0 holds a random half of the classes, and the others hold all."""
+    """Return worlds in which client 0 holds a random half of the classes, and the others hold all. No feature is
+    negative, as after a ReLU.
+    """
     rng = generator(seed, "labels")
     centres = rng.standard_normal((classes, 10))
 
     def draw(labels: NDArray[np.int64]) -> Party:
-        return (centres[labels] + rng.standard_normal((len(labels), 10))).astype(np.float32), labels
+        return np.abs(centres[labels] + rng.standard_normal((len(labels), 10))).astype(np.float32), labels
 
     setup, results = public(classes), []
     for _ in range(worlds):
