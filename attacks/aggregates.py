@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from attacks.gradients import Match, along, comparable, cosine, owned_by, record_ask, slopes
-from fedsim.attack import Signal
+from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
 from fedsim.transcript import AGGREGATE, SERVER, Arrays, Event
@@ -228,8 +228,7 @@ def _step_equations(state: Equations, event: Event) -> Equations:
     state = state._replace(rounds=rounds)
     if not group or not group.members:
         return state
-    there = np.zeros(state.public.clients)
-    there[[int(party.removeprefix("client:")) for party in group.members]] = 1.0
+    there = indicator(group, state.public.clients)
     found = beside(state.public, state.ask, np.arange(len(state.ask.items)), group.model, group.descent)
     unit = np.divide(found.products, found.lengths, out=np.zeros(len(found.lengths)), where=found.lengths > 0)
     return state._replace(
@@ -240,18 +239,35 @@ def _step_equations(state: Equations, event: Event) -> Equations:
     )
 
 
+def singled_out(counts: Floats) -> tuple[Floats, Bools]:
+    """Return the pseudo-inverse of A^T A [clients, clients], and which clients [clients] the equations determine."""
+    inverted = np.linalg.pinv(counts, rcond=1e-9, hermitian=True).astype(np.float64)
+    return inverted, np.isclose(np.diag(inverted @ counts), 1.0, atol=1e-6)  # alone in what the equations say of it
+
+
+def undetermined(counts: Floats, sums: int) -> str:
+    """Return how many sums there were, and of which rank, in the words of a reason why nobody is singled out."""
+    rank = np.linalg.matrix_rank(counts, tol=1e-9 * max(sums, 1), hermitian=True) if sums else 0
+    return (
+        f"{sums} sums of updates with names crossed this vantage, of rank {rank} for {len(counts)} clients, and single "
+        "out nobody"
+    )
+
+
+def indicator(group: Group, clients: int) -> Floats:
+    """Return 1 for each client [clients] that is in a group, and 0 for the others."""
+    there = np.zeros(clients)
+    there[[int(party.removeprefix("client:")) for party in group.members]] = 1.0
+    return there
+
+
 def _finish_equations(state: Equations, released: Oracle) -> Floats:  # noqa: ARG001 - the sums say it all
     owner = state.ask.items.owner
     alleged = (owner >= 0) & (owner < state.public.clients)
-    inverted = np.linalg.pinv(state.counts, rcond=1e-9, hermitian=True)
-    solved = np.isclose(np.diag(inverted @ state.counts), 1.0, atol=1e-6)  # alone in what the equations say of it
+    inverted, solved = singled_out(state.counts)
     told = alleged & solved[owner]
     if not told.any():
-        rank = np.linalg.matrix_rank(state.counts, tol=1e-9 * max(state.sums, 1), hermitian=True) if state.sums else 0
-        raise NotVisible(
-            f"{state.sums} sums of updates with names crossed this vantage, of rank {rank} for {state.public.clients} "
-            "clients, and single out nobody who is alleged to hold one of these records"
-        )
+        raise NotVisible(f"{undetermined(state.counts, state.sums)} who is alleged to hold one of these records")
     lengths = np.linalg.norm(inverted @ state.sketches, axis=1)
     products = np.einsum("nk,kn->n", inverted[owner], state.products)
     scores = np.divide(products, lengths[owner], out=np.zeros(len(owner)), where=told & (lengths[owner] > 0))

@@ -4,6 +4,7 @@ from functools import partial
 
 from attacks import decide, learned, lira, metadata, rmia, trajectories, whitebox
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
+from attacks.batches import BATCHES, BATCHES_IN_MODELS
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.collusion import COLLUSION_COSINE
 from attacks.composition import COMPOSITION, LLG, LLG_PLUS
@@ -14,6 +15,7 @@ from attacks.gradients import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPD
 from attacks.labels import LABEL_COUNTS, POOLED_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
+from attacks.prolin import MARKS_MOVED, PROPERTY_OF_CLIENTS, PROPERTY_OF_SUMS
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import SAMPLE_ACCURACIES, SAMPLE_LOSSES
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
@@ -77,6 +79,11 @@ SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PE
 SURI_LINK = "https://arxiv.org/abs/2109.06024"
 WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
 WAINAKH_LINK = "https://arxiv.org/abs/2105.09369"
+KERKOUCHE = (
+    "Kerkouche, Acs, Fritz: Client-specific property inference against secure aggregation in federated learning. "
+    "WPES 2023"
+)
+KERKOUCHE_LINK = "https://arxiv.org/abs/2303.03908"
 WANG = "Wang L., Xu, Wang X., Zhu: Eavesdrop the composition proportion of training labels in federated learning. 2019"
 WANG_LINK = "https://arxiv.org/abs/1910.06044"
 HU = "Hu, Salcic, Sun, Dobbie, Zhang: Source inference attacks in federated learning. IEEE ICDM 2021"
@@ -732,6 +739,67 @@ ATTACKS: dict[str, Attack] = {
         paper=WAINAKH,
         link=WAINAKH_LINK,
         estimates=True,
+    ),
+    "prolin": Attack(
+        name="prolin",
+        title="Property of a client, solved from sums (PROLIN)",
+        game="client_property",
+        signal=PROPERTY_OF_CLIENTS,
+        test=decide.higher,
+        summary="Learns on public records a linear function that tells updates of record sets with the property from "
+        "others, and solves what it says of the sums of many rounds for each client. It names a client only where the "
+        "sums single it out, so who takes part must vary.",
+        knowledge="Public records with and without the property, the training recipe, and who took part in each round.",
+        paper=KERKOUCHE,
+        link=KERKOUCHE_LINK,
+    ),
+    "property_sum": Attack(
+        name="property_sum",
+        title="Property of the sums of a client",
+        game="client_property",
+        signal=PROPERTY_OF_SUMS,
+        test=decide.higher,
+        summary="Asks the same linear function, and takes the mean over the sums that a client is in. Whoever else is "
+        "in them blurs it, but a single sum is enough.",
+        knowledge="Public records with and without the property, the training recipe, and who took part in each round.",
+        paper=KERKOUCHE,
+        link=KERKOUCHE_LINK,
+    ),
+    "zero_property": Attack(
+        name="zero_property",
+        title="Features that only the property has",
+        game="client_property",
+        signal=MARKS_MOVED,
+        test=decide.higher,
+        summary="Finds features that occur in public records with the property and in no others, and looks whether a "
+        "client ever moved their weights in the first layer. A weight that multiplies zeros only never moves.",
+        knowledge="Public records with and without the property.",
+        paper=MELIS,
+        link=MELIS_LINK,
+    ),
+    "batch_property": Attack(
+        name="batch_property",
+        title="Property of a batch, from updates",
+        game="batches",
+        signal=BATCHES,
+        test=decide.higher,
+        summary="Trains a forest on the sizes of updates that the attacker computes itself on public batches with the "
+        "property and without. It then judges the client's update of each round, or the sum that it is in.",
+        knowledge="Public records with and without the property, and the training recipe.",
+        paper=MELIS,
+        link=MELIS_LINK,
+    ),
+    "batch_property_models": Attack(
+        name="batch_property_models",
+        title="Property of a batch, from the global models",
+        game="batches",
+        signal=BATCHES_IN_MODELS,
+        test=decide.higher,
+        summary="Takes what the global model moved by from one round to the next, less what the attacker did itself. A "
+        "forest that practised on public batches says whether a batch with the property was in it.",
+        knowledge="Public records with and without the property, the training recipe, and that all clients take part.",
+        paper=MELIS,
+        link=MELIS_LINK,
     ),
     "canary_product": Attack(
         name="canary_product",

@@ -412,6 +412,8 @@ GAMES = {
     "source": "does this client hold this record of the training data?",
     "client": "did this client take part at all?",
     "distinguish": "which of two known record sets does this client hold?",
+    "client_property": "does this client have records with a property?",
+    "batches": "in which rounds did a client train on records with a property?",
 }
 
 

@@ -11,15 +11,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim import label_game
+from fedsim import batch_game, client_property_game, label_game
 from fedsim.canaries import Canaries
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
 from fedsim.randomness import derive, generator
 from fedsim.scenario import (
+    BatchGame,
     CanaryGame,
     ClientGame,
+    ClientPropertyGame,
     DistinguishGame,
     DistributedPrivacy,
     DropOut,
@@ -36,8 +38,10 @@ from fedsim.scenario import (
 )
 from fedsim.views import (
     Ask,
+    BatchAsk,
     CanaryAsk,
     ClientAsk,
+    ClientPropertyAsk,
     DistinguishAsk,
     LabelAsk,
     PropertyAsk,
@@ -69,6 +73,14 @@ class World:
     federation: Federation
     canaries: Canaries | None = None
     present: tuple[int, ...] = ()  # the canaries that take part
+    batches: tuple[int, tuple[Rows, ...]] | None = None  # a client that trains on another batch in each round
+
+
+def rows_in(world: World, party: int, number: int) -> Rows:
+    """Return the rows that client `party` of a world trains on in round `number`, which counts from 1."""
+    if world.batches is None or party != world.batches[0]:
+        return world.rows[party]
+    return world.batches[1][number - 1]
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,10 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
         return _client(scenario, pool, game, watchers)
     if isinstance(game, DistinguishGame):
         return _distinguish(scenario, pool, game, watchers)
+    if isinstance(game, ClientPropertyGame):
+        return _client_property(scenario, pool, game, watchers)
+    if isinstance(game, BatchGame):
+        return _batches(scenario, pool, game, watchers)
     if game == "source":
         return _source(scenario, pool, watchers)
     return _record(scenario, pool, watchers)
@@ -138,6 +154,10 @@ def title(game: Game) -> str:
         return f"client:{game.sample}"
     if isinstance(game, DistinguishGame):
         return f"distinguish:{game.clients}"
+    if isinstance(game, ClientPropertyGame):
+        return client_property_game.title(game)
+    if isinstance(game, BatchGame):
+        return batch_game.title(game)
     return game
 
 
@@ -452,6 +472,17 @@ def _world(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     return World(name, tuple(rows), scenario.model, scenario.federation)
 
 
+def _bare(scenario: Scenario, name: str, rows: list[Rows]) -> World:
+    """Return a world without defences in which everybody takes part in each round, and trains as the scenario says."""
+    local, rounds = scenario.federation.local, scenario.controls.planted_rounds
+    return World(
+        name,
+        tuple(rows),
+        scenario.model,
+        Federation(rounds=rounds, strategy=Plugin(name="fedavg"), local=local),
+    )
+
+
 def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that
     regularises.
@@ -653,6 +684,84 @@ def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
     exams = [played("main")]
     coins = _coins(scenario, f"{title(game)} null", scenario.worlds, pool.classes)
     exams.append(exam("null", exams[0].worlds, coins, None))
+    if scenario.controls.planted_worlds:
+        exams.append(played("planted"))
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def _client_property(scenario: Scenario, pool: Pool, game: ClientPropertyGame, watchers: frozenset[int]) -> Draw:
+    """Worlds in which a coin decides for each client whether it has records with a property. Nobody is asked about
+    clients of a vantage.
+    """
+    active = _active(pool, watchers)
+    drawn = client_property_game.holders(scenario, pool, game, active)
+    population = _records(pool, pool.population)
+    facts = {"property_label_correlation": drawn.correlation}
+    worlds: list[World] = []
+
+    def exam(kind: Kind, positions: Rows, asked: Rows, members: Bools) -> Exam:
+        tried = drawn.planted if kind == "planted" else drawn.practice
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=ClientPropertyAsk(asked, population, tried.no, tried.yes),
+            members=members[:, asked],
+            targets=np.ones(len(positions), dtype=bool),
+            references=_everyone_else(len(positions)),
+            blind=np.broadcast_to(np.eye(len(asked)), (len(positions), len(asked), len(asked))),
+            owner=asked,
+            new_items=False,
+            facts=facts,
+        )
+
+    def played(kind: Kind, asked: Rows) -> Exam:
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        make = _bare if kind == "planted" else _world
+        worlds.extend(make(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows)) for w, each in enumerate(mine))
+        return exam(kind, np.arange(first, len(worlds)), asked, np.stack([each.secret for each in mine]))
+
+    asked, few = (np.setdiff1d(clients, sorted(watchers)) for clients in (np.arange(pool.clients), active))
+    exams = [played("main", asked)]
+    coins = _coins(scenario, f"{title(game)} null", scenario.worlds, pool.clients)
+    exams.append(exam("null", exams[0].worlds, asked, coins))
+    if scenario.controls.planted_worlds and len(few):
+        exams.append(played("planted", few))
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def _batches(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozenset[int]) -> Draw:
+    """Worlds in which a coin decides for each round whether a client trains on records with a property."""
+    drawn = batch_game.rounds(scenario, pool, game, np.array(sorted(watchers | {game.client})))
+    population = _records(pool, pool.population)
+    facts = {"property_label_correlation": drawn.correlation}
+    worlds: list[World] = []
+
+    def exam(kind: Kind, positions: Rows, members: Bools) -> Exam:
+        tried, count = drawn.planted if kind == "planted" else drawn.practice, members.shape[1]
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=BatchAsk(game.client, population, tried.no, tried.yes, count),
+            members=members,
+            targets=np.ones(len(positions), dtype=bool),
+            references=_everyone_else(len(positions)),
+            blind=np.broadcast_to(np.arange(count)[None, :, None], (len(positions), count, 1)).astype(np.float64),
+            owner=np.full(count, game.client),
+            new_items=False,
+            facts=facts,
+        )
+
+    def played(kind: Kind) -> Exam:
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        for w, each in enumerate(mine):
+            make = _bare if kind == "planted" else _world
+            world = make(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows))
+            worlds.append(dataclasses.replace(world, batches=(game.client, each.batches)))
+        return exam(kind, np.arange(first, len(worlds)), np.stack([each.secret for each in mine]))
+
+    exams = [played("main")]
+    coins = _coins(scenario, f"{title(game)} null", scenario.worlds, scenario.federation.rounds)
+    exams.append(exam("null", exams[0].worlds, coins))
     if scenario.controls.planted_worlds:
         exams.append(played("planted"))
     return Draw(tuple(worlds), tuple(exams))

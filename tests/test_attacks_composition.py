@@ -117,7 +117,9 @@ def test_a_sum_is_unmixed_to_the_mean_of_the_clients_in_it() -> None:
     for number, members in ((1, (0, 1)), (2, (1, 2))):
         events += [Event(number, "train", SERVER, client(k), before, {}) for k in members]
         events += [Event(number, "train-reply", client(k), SERVER, {"masked": np.zeros(3)}, {}) for k in members]
-        mean = {name: np.mean([steps[k].reply[name] for k in members], axis=0) for name in before}
+        mean = {
+            name: np.mean([np.asarray(steps[k].reply[name], np.float64) for k in members], axis=0) for name in before
+        }
         facts: dict[str, Any] = {"clients": 2, "weight": 16.0}
         events.append(Event(number, AGGREGATE, SERVER, SERVER, frozen(mean), facts))
     ask = every_class(np.random.default_rng(6))
@@ -142,10 +144,10 @@ def test_in_clear_the_pooled_histogram_is_the_sum_of_those_of_the_clients() -> N
     study = label_study(0, worlds=1)
     world, setup = study.worlds[0], study.setup
     assert isinstance(study.ask, LabelAsk)
-    seen = view(world, "server")
+    seen, ask = view(world, "server"), study.ask
 
     def counts_of(whom: int | None, signal: str) -> Floats:
-        about = dataclasses.replace(study.ask, client=whom)
+        about = dataclasses.replace(ask, client=whom)
         return fold(ATTACKS[signal].signal, setup, about, seen, world.released)
 
     each = [counts_of(k, "label_unmixing") for k in range(setup.clients)]
@@ -159,7 +161,8 @@ def test_histograms_blur_as_the_model_learns() -> None:
     assert isinstance(study.ask, LabelAsk)
     x, y = study.ask.population.x, study.ask.population.y
     centre, rng = {k: x[y == k] for k in range(8)}, np.random.default_rng(7)
-    early, late = [], []
+    early: list[float] = []
+    late: list[float] = []
     setup = dataclasses.replace(public(8, epochs=1), learning_rate=0.3)
     for _ in range(12):
         own = rng.choice(rng.choice(8, 4, replace=False), size=40)
