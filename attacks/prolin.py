@@ -23,7 +23,7 @@ from fedsim.transcript import SERVER, Arrays, Event, client
 from fedsim.vectors import flat
 from fedsim.views import Ask, ClientPropertyAsk, Floats, Ints, Oracle, Public, Records
 
-REHEARSALS = 10
+REHEARSALS = 60
 """In so many rounds at most, evenly spaced, the attacker practises on public record sets: dozens of trainings each."""
 RIDGE = 0.1
 """Weight of the penalty on the linear function, as a share of the mean squared length of what it is trained on."""

@@ -708,7 +708,7 @@ def _client_property(scenario: Scenario, pool: Pool, game: ClientPropertyGame, w
             members=members[:, asked],
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),
-            blind=np.broadcast_to(np.eye(len(asked)), (len(positions), len(asked), len(asked))),
+            blind=np.broadcast_to(asked.astype(np.float64)[:, None], (len(positions), len(asked), 1)),
             owner=asked,
             new_items=False,
             facts=facts,
