@@ -74,6 +74,21 @@ def test_llg_plus_is_exact_where_records_of_a_class_are_alike() -> None:
         np.testing.assert_array_equal(found, counts)
 
 
+def test_llg_plus_takes_off_what_other_classes_add() -> None:
+    """Records of class c have features of level[c], so that offsets differ: against their closed form."""
+    level, counts = np.array([1.0, 1.0, 1.0, 4.0]), np.array([3, 0, 4, 5])
+    y = np.repeat(np.arange(CLASSES), counts)
+    setup, update = one_step(np.outer(level[y], np.ones(FEATURES)), y)
+    public_y = np.arange(8) % CLASSES
+    added = FEATURES * level[:, None] * (1 / CLASSES - np.eye(CLASSES))  # [class of the records, class of the row]
+    offset = (added.sum(axis=0) - np.diag(added)) / (CLASSES - 1)
+    impact = float((np.diag(added) - offset).mean()) / 12
+    expected = composition.placed(counts @ added / 12 - offset, impact, 12)
+    found = composition.by_impact(setup, asked(np.outer(level[public_y], np.ones(FEATURES)), public_y), update)
+    np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(found, composition.placed(counts @ added / 12, impact, 12))
+
+
 def test_the_composition_is_exact_where_the_public_records_are_those_of_the_client_in_another_mix() -> None:
     """Two records of each class, held in different numbers, in proportion within a class: the class means are equal."""
     rng = np.random.default_rng(4)
