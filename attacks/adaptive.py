@@ -35,5 +35,5 @@ ADAPTIVE: dict[str, tuple[str, ...]] = {
 left out in one is sent in another.
 """
 
-NEEDS_PUBLIC = ("attack_p", "label_unmixing", "lda", "quantile", "rmia", "rmia_offline", "source_labels", "update_rmia")
+NEEDS_PUBLIC = ("attack_p", "label_unmixing", "lda", "quantile", "rmia", "rmia_offline", "source_labels", "owner_rmia")
 """Attacks that cannot run where the attacker holds no public records."""

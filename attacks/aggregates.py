@@ -12,7 +12,7 @@ import numpy as np
 
 from attacks.folds import beside, broadcast, mean_of, number, per_item, trained_reply
 from attacks.gradients import Slopes, comparable, cosine, due, owned_by, record_ask, slopes
-from fedsim.attack import Signal
+from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
 from fedsim.transcript import AGGREGATE, Arrays, Event
@@ -25,7 +25,7 @@ SKETCH = 4096
 
 class Group(NamedTuple):
     """What a group of clients did in a round: the sum float64 [d] over them of weight x (broadcast - reply), the sum of
-    their weights, and the model they started from.
+    their weights, and the model they started from. size: how many they are, where nobody is named too.
     """
 
     round: int
@@ -33,6 +33,7 @@ class Group(NamedTuple):
     members: frozenset[str]
     descent: Floats
     weight: float
+    size: int = 1
 
 
 class Rounds(NamedTuple):
@@ -69,7 +70,8 @@ def follow(state: Rounds, event: Event) -> tuple[Rounds, Group | None]:
     assert weight is not None  # whoever opened the sum notes it
     named = [party for party in (state.answered, state.invited) if len(party) == event.facts["clients"]]
     descent = -flat(event.arrays) * weight
-    return state, Group(event.round, state.model, named[0] if named else frozenset(), descent, weight)
+    members = named[0] if named else frozenset()
+    return state, Group(event.round, state.model, members, descent, weight, int(event.facts["clients"]))  # type: ignore[arg-type]
 
 
 # Means of cosines: with each sum that the owner is in, or with what two sums differ in.
@@ -150,7 +152,10 @@ def difference(one: Group, other: Group) -> Group | None:
         return None
     more, less = (one, other) if len(one.members) > len(other.members) else (other, one)
     return more._replace(
-        members=more.members - less.members, descent=more.descent - less.descent, weight=more.weight - less.weight
+        members=more.members - less.members,
+        descent=more.descent - less.descent,
+        weight=more.weight - less.weight,
+        size=1,
     )
 
 
@@ -242,8 +247,7 @@ def _step_equations(state: Equations, event: Event) -> Equations:
         state = state._replace(alone={**state.alone, party: group.round})
     everybody = np.arange(len(state.ask.items))
     at = state.at or slopes(state.public, group.model, state.ask.items, everybody)
-    there = np.zeros(state.public.clients)
-    there[[int(party.removeprefix("client:")) for party in group.members]] = 1.0
+    there = indicator(group, state.public.clients)
     found = beside(state.public, state.ask.items, everybody, group.model, group.descent, at)
     unit = np.divide(found.products, found.lengths, out=np.zeros(len(found.lengths)), where=found.lengths > 0)
     return state._replace(
@@ -255,18 +259,35 @@ def _step_equations(state: Equations, event: Event) -> Equations:
     )
 
 
+def singled_out(counts: Floats) -> tuple[Floats, Bools]:
+    """Return the pseudo-inverse of A^T A [clients, clients], and which clients [clients] the equations determine."""
+    inverted = np.linalg.pinv(counts, rcond=1e-9, hermitian=True).astype(np.float64)
+    return inverted, np.isclose(np.diag(inverted @ counts), 1.0, atol=1e-6)  # alone in what the equations say of it
+
+
+def undetermined(counts: Floats, sums: int) -> str:
+    """Return how many sums there were, and of which rank, in the words of a reason why nobody is singled out."""
+    rank = np.linalg.matrix_rank(counts, tol=1e-9 * max(sums, 1), hermitian=True) if sums else 0
+    return (
+        f"{sums} sums of updates with names crossed this vantage, of rank {rank} for {len(counts)} clients, and single "
+        "out nobody"
+    )
+
+
+def indicator(group: Group, clients: int) -> Floats:
+    """Return 1 for each client [clients] that is in a group, and 0 for the others."""
+    there = np.zeros(clients)
+    there[[int(party.removeprefix("client:")) for party in group.members]] = 1.0
+    return there
+
+
 def _finish_equations(state: Equations, released: Oracle) -> Floats:  # noqa: ARG001 - the sums say it all
     owner = state.ask.items.owner
     alleged = (owner >= 0) & (owner < state.public.clients)
-    inverted = np.linalg.pinv(state.counts, rcond=1e-9, hermitian=True)
-    solved = np.isclose(np.diag(inverted @ state.counts), 1.0, atol=1e-6)  # alone in what the equations say of it
+    inverted, solved = singled_out(state.counts)
     told = alleged & solved[owner]
     if not told.any():
-        rank = np.linalg.matrix_rank(state.counts, tol=1e-9 * max(state.sums, 1), hermitian=True) if state.sums else 0
-        raise NotVisible(
-            f"{state.sums} sums of updates with names crossed this vantage, of rank {rank} for {state.public.clients} "
-            "clients, and single out nobody who is alleged to hold one of these records"
-        )
+        raise NotVisible(f"{undetermined(state.counts, state.sums)} who is alleged to hold one of these records")
     lengths = np.linalg.norm(inverted @ state.sketches, axis=1)
     products = np.einsum("nk,kn->n", inverted[owner], state.products)
     cosines = np.divide(products, lengths[owner], out=np.zeros(len(owner)), where=lengths[owner] > 0)

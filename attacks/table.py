@@ -5,8 +5,10 @@ from functools import partial
 from attacks import decide, learned, lira, meta, metadata, properties, rmia, trajectories, whitebox
 from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, SINGLED_OUT_COSINE
 from attacks.aggregates import AGGREGATE_COSINE, DISAGGREGATED_COSINE, ROUND_DIFFERENCE, SMALLEST_SUM
+from attacks.batches import BATCHES, BATCHES_IN_MODELS
 from attacks.canaries import CANARY_PRODUCT, CANARY_STEEPEST, CANARY_UPDATE
 from attacks.collusion import COLLUSION_COSINE
+from attacks.composition import COMPOSITION, LLG, LLG_PLUS
 from attacks.distinguish import ONE_RECORD, TWO_UPDATES
 from attacks.fedmia import FEDMIA_COSINE, FEDMIA_LOSS
 from attacks.final import (
@@ -20,9 +22,10 @@ from attacks.final import (
     SOFTENED,
     UNTEMPERED,
 )
-from attacks.labels import LABEL_COUNTS
+from attacks.labels import LABEL_COUNTS, POOLED_COUNTS
 from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
+from attacks.prolin import MARKS_MOVED, PROPERTY_OF_CLIENTS, PROPERTY_OF_SUMS
 from attacks.rounds import LOSS_TRAJECTORY
 from attacks.samples import NEURONS, SAMPLE_ACCURACIES, SAMPLE_ANSWERS, SAMPLE_LOSSES
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
@@ -87,6 +90,13 @@ SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PE
 SURI_LINK = "https://arxiv.org/abs/2109.06024"
 WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
 WAINAKH_LINK = "https://arxiv.org/abs/2105.09369"
+KERKOUCHE = (
+    "Kerkouche, Acs, Fritz: Client-specific property inference against secure aggregation in federated learning. "
+    "WPES 2023"
+)
+KERKOUCHE_LINK = "https://arxiv.org/abs/2303.03908"
+WANG = "Wang L., Xu, Wang X., Zhu: Eavesdrop the composition proportion of training labels in federated learning. 2019"
+WANG_LINK = "https://arxiv.org/abs/1910.06044"
 HU = "Hu, Salcic, Sun, Dobbie, Zhang: Source inference attacks in federated learning. IEEE ICDM 2021"
 HU_LINK = "https://arxiv.org/abs/2109.05659"
 SUBJECT = "Suri, Kanani, Marathe, Peterson: Subject membership inference attacks in federated learning. arXiv 2022"
@@ -804,6 +814,119 @@ ATTACKS: dict[str, Attack] = {
         paper=WAINAKH,
         link=WAINAKH_LINK,
         estimates=True,
+    ),
+    "llg": Attack(
+        name="llg",
+        title="Labels from gradients (LLG)",
+        game="labels",
+        signal=LLG,
+        test=decide.higher,
+        summary="Adds up each class's row of the last layer's gradient: behind a ReLU the sum is negative only where "
+        "the class was trained. One label after the other is placed where the sum is lowest.",
+        knowledge="Nothing beyond the update and its number of examples.",
+        paper=WAINAKH,
+        link=WAINAKH_LINK,
+        estimates=True,
+    ),
+    "llg_plus": Attack(
+        name="llg_plus",
+        title="Labels from gradients, measured (LLG+)",
+        game="labels",
+        signal=LLG_PLUS,
+        test=decide.higher,
+        summary="Measures on public records of each class what a label adds to its row of the last layer's gradient, "
+        "and what the other labels add. Then it places labels as LLG does.",
+        knowledge="Public records of each class, and the learning rate.",
+        paper=WAINAKH,
+        link=WAINAKH_LINK,
+        estimates=True,
+    ),
+    "label_composition": Attack(
+        name="label_composition",
+        title="Composition of the last layer",
+        game="labels",
+        signal=COMPOSITION,
+        test=decide.higher,
+        summary="Takes the last layer's gradient for public records of each class, and finds the mix of them that "
+        "looks most like the client's update. It needs no learning rate, as only the proportions count.",
+        knowledge="Public records of each class.",
+        paper=WANG,
+        link=WANG_LINK,
+        estimates=True,
+    ),
+    "pooled_unmixing": Attack(
+        name="pooled_unmixing",
+        title="Label histogram from a sum",
+        game="labels",
+        signal=POOLED_COUNTS,
+        test=decide.higher,
+        summary="Reads the label histogram off the last layer's bias of a sum of updates, which secure aggregation "
+        "opens, just as off a single one. It is that of all clients in the sum together, and says less of each.",
+        knowledge="Public records, to estimate the average answer to each class.",
+        paper=WAINAKH,
+        link=WAINAKH_LINK,
+        estimates=True,
+    ),
+    "prolin": Attack(
+        name="prolin",
+        title="Property of a client, solved from sums (PROLIN)",
+        game="client_property",
+        signal=PROPERTY_OF_CLIENTS,
+        test=decide.higher,
+        summary="Learns on public records a linear function that tells updates of record sets with the property from "
+        "others, and solves what it says of the sums of many rounds for each client. It names a client only where the "
+        "sums single it out, so who takes part must vary.",
+        knowledge="Public records with and without the property, the training recipe, and who took part in each round.",
+        paper=KERKOUCHE,
+        link=KERKOUCHE_LINK,
+    ),
+    "property_sum": Attack(
+        name="property_sum",
+        title="Property of the sums of a client",
+        game="client_property",
+        signal=PROPERTY_OF_SUMS,
+        test=decide.higher,
+        summary="Asks the same linear function, and takes the mean over the sums that a client is in. Whoever else is "
+        "in them blurs it, but a single sum is enough.",
+        knowledge="Public records with and without the property, the training recipe, and who took part in each round.",
+        paper=KERKOUCHE,
+        link=KERKOUCHE_LINK,
+    ),
+    "zero_property": Attack(
+        name="zero_property",
+        title="Features that only the property has",
+        game="client_property",
+        signal=MARKS_MOVED,
+        test=decide.higher,
+        summary="Finds features that occur in public records with the property and in no others, and looks whether a "
+        "client ever moved their weights in the first layer. A weight that multiplies zeros only never moves.",
+        knowledge="Public records with and without the property.",
+        paper=MELIS,
+        link=MELIS_LINK,
+    ),
+    "batch_property": Attack(
+        name="batch_property",
+        title="Property of a batch, from updates",
+        game="batches",
+        signal=BATCHES,
+        test=decide.higher,
+        summary="Trains a forest on the sizes of updates that the attacker computes itself on public batches with the "
+        "property and without. It then judges the client's update of each round, or the sum that it is in.",
+        knowledge="Public records with and without the property, and the training recipe.",
+        paper=MELIS,
+        link=MELIS_LINK,
+    ),
+    "batch_property_models": Attack(
+        name="batch_property_models",
+        title="Property of a batch, from the global models",
+        game="batches",
+        signal=BATCHES_IN_MODELS,
+        test=decide.higher,
+        summary="Takes what the global model moved by from one round to the next, less what the attacker did itself. A "
+        "forest that practised on public batches says whether a batch with the property was in it.",
+        knowledge="Public records with and without the property, the training recipe, and that all clients take part.",
+        paper=MELIS,
+        link=MELIS_LINK,
     ),
     "canary_product": Attack(
         name="canary_product",

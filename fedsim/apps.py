@@ -20,7 +20,7 @@ from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
 from fedsim.defences import around, canary_clients, canary_weight, drawn, guarded, plain, recipe, server_side, silent
 from fedsim.dp_sgd import train_alone
-from fedsim.game import World
+from fedsim.game import World, rows_in
 from fedsim.grid import (
     ARRAYS,
     CONFIG,
@@ -156,7 +156,7 @@ def local_task(
         params,
         setup.x,
         setup.y,
-        torch.from_numpy(world.rows[party]),
+        torch.from_numpy(rows_in(world, party, number)),
         world.federation.local,
         generator(setup.seed, *names),
         torch_generator(setup.seed, *names) if world.model.dropout else None,
@@ -254,7 +254,8 @@ def client_app(
             return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": 0.0}, pushed)
         task = local_task(setup, world, party, round_of(message), params, mu, kept.setdefault(party, {}))
         trained = train_task(poisoned(world, party, task, setup.classes))
-        return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": trained.loss}, trained.params)
+        examples = len(rows_in(world, party, round_of(message)))
+        return _reply(message, {"num-examples": examples, "train_loss": trained.loss}, trained.params)
 
     @app.evaluate()
     def evaluate_message(message: Message, context: Context) -> Message:

@@ -64,7 +64,9 @@ class Attack:
 
     name: str
     title: str
-    game: Literal["record", "property", "labels", "canaries", "source", "client", "distinguish"]
+    game: Literal[
+        "record", "property", "labels", "canaries", "source", "client", "distinguish", "client_property", "batches"
+    ]
     signal: Signal
     test: Test
     summary: str  # what it does, in two sentences a newcomer understands

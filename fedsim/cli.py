@@ -407,11 +407,13 @@ PARTITIONS: dict[str, str] = {
 GAMES = {
     "record": "was this record in the training data?",
     "property": "which share of a property does the training data have?",
-    "labels": "which labels does one client hold?",
+    "labels": "which labels does one client hold, or all together?",
     "canaries": "which of the auditor's canaries took part?",
     "source": "does this client hold this record of the training data?",
     "client": "did this client take part at all?",
     "distinguish": "which of two known record sets does this client hold?",
+    "client_property": "does this client have records with a property?",
+    "batches": "in which rounds did a client train on records with a property?",
 }
 
 

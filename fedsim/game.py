@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim import property_game
+from fedsim import batch_game, client_property_game, label_game, property_game
 from fedsim.canaries import Canaries
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
@@ -19,8 +19,10 @@ from fedsim.randomness import derive, generator
 from fedsim.scenario import (
     ACTS_AS,
     Adversary,
+    BatchGame,
     CanaryGame,
     ClientGame,
+    ClientPropertyGame,
     DistinguishGame,
     DistributedPrivacy,
     DropOut,
@@ -35,12 +37,15 @@ from fedsim.scenario import (
     Quantisation,
     RecordPrivacy,
     Scenario,
+    SecureAggregation,
 )
 from fedsim.transcript import SERVER, client
 from fedsim.views import (
     Ask,
+    BatchAsk,
     CanaryAsk,
     ClientAsk,
+    ClientPropertyAsk,
     DistinguishAsk,
     LabelAsk,
     PropertyAsk,
@@ -86,6 +91,14 @@ class World:
     canaries: Canaries | None = None
     present: tuple[int, ...] = ()  # the canaries that take part
     adversary: Actor | None = None
+    batches: tuple[int, tuple[Rows, ...]] | None = None  # a client that trains on another batch in each round
+
+
+def rows_in(world: World, party: int, number: int) -> Rows:
+    """Return the rows that client `party` of a world trains on in round `number`, which counts from 1."""
+    if world.batches is None or party != world.batches[0]:
+        return world.rows[party]
+    return world.batches[1][number - 1]
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,10 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
         return _client(scenario, pool, game, watchers)
     if isinstance(game, DistinguishGame):
         return _distinguish(scenario, pool, game, watchers)
+    if isinstance(game, ClientPropertyGame):
+        return _client_property(scenario, pool, game, watchers)
+    if isinstance(game, BatchGame):
+        return _batches(scenario, pool, game, watchers)
     if game == "source":
         return _source(scenario, pool, watchers)
     return _record(scenario, pool, watchers)
@@ -181,13 +198,17 @@ def title(game: Game) -> str:
     if isinstance(game, PropertyGame):
         return property_game.title(game)
     if isinstance(game, LabelGame):
-        return f"labels:{game.client}"
+        return label_game.title(game)
     if isinstance(game, CanaryGame):
         return f"canaries:{game.unit}:{game.direction}:{game.count}"
     if isinstance(game, ClientGame):
         return f"client:{game.sample}"
     if isinstance(game, DistinguishGame):
         return f"distinguish:{game.clients}"
+    if isinstance(game, ClientPropertyGame):
+        return client_property_game.title(game)
+    if isinstance(game, BatchGame):
+        return batch_game.title(game)
     return game
 
 
@@ -502,21 +523,38 @@ def _world(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     return World(name, tuple(rows), scenario.model, scenario.federation)
 
 
+def _bare(scenario: Scenario, name: str, rows: list[Rows]) -> World:
+    """Return a world that trains as the scenario says, without noise or drop-outs."""
+    own = scenario.federation
+    federation = Federation(
+        rounds=max(own.rounds, scenario.controls.planted_rounds),
+        strategy=Plugin(name="fedavg"),
+        local=own.local,
+        clients_per_round=own.clients_per_round,
+        secure_aggregation=_fine(own.secure_aggregation),
+    )
+    return World(name, tuple(rows), scenario.model, federation)
+
+
+def _fine(secure: SecureAggregation | None) -> SecureAggregation | None:
+    """Return secure aggregation with steps so fine that no planted leak is lost in them."""
+    if secure is None:
+        return None
+    steps = Quantisation(clip_range=max(PLANTED_RANGE, secure.quantisation.clip_range), bits=24)
+    return secure.model_copy(update={"quantisation": steps})
+
+
 def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     """Return a world whose recipe memorises: plain FedAvg, everybody in every round, many local epochs, nothing that
     regularises. Secure aggregation stays, with fine steps: attacks on what it opens have their own way through it.
     """
     epochs = PLANTED_EPOCHS[scenario.model.name]
     local = Local(epochs=epochs, batch_size=8, learning_rate=0.1, momentum=0.9)
-    secure = scenario.federation.secure_aggregation
-    if secure is not None:
-        fine = Quantisation(clip_range=max(PLANTED_RANGE, secure.quantisation.clip_range), bits=24)
-        secure = secure.model_copy(update={"quantisation": fine})
     federation = Federation(
         rounds=scenario.controls.planted_rounds,
         strategy=Plugin(name="fedavg"),
         local=local,
-        secure_aggregation=secure,
+        secure_aggregation=_fine(scenario.federation.secure_aggregation),
     )
     return World(name, tuple(rows), scenario.model.model_copy(update={"dropout": 0.0}), federation)
 
@@ -557,67 +595,116 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
 
 
 def _labels(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
-    """Worlds in which a random half of the classes is in one client's data, whose size stays the same; the others hold
-    a fresh iid draw.
-    """
-    private = victim_rows(pool)
-    each = max(len(pool.candidates) // (2 * pool.clients), 1)
-    if each * pool.clients > len(private):
-        raise ScenarioError(
-            f"audits: {pool.clients} clients with {each} records each need {each * pool.clients} private records, and "
-            f"there are {len(private)}; "
-            "use fewer clients or more candidates"
-        )
-    rng = generator(scenario.seed, "labels", game.client)
+    """Worlds in which a random half of the classes is in one client's data, or in all."""
+    whose = None if game.client == "all" else game.client
+    held = label_game.holdings(scenario, pool, game)
+    prior = np.bincount(pool.y[victim_rows(pool)], minlength=pool.classes) / len(victim_rows(pool))
+    blind = np.concatenate([np.eye(pool.classes), prior[:, None]], axis=1)
     worlds: list[World] = []
-    exams: list[Exam] = []
 
-    def exam(kind: Kind, count: int) -> None:
-        first = len(worlds)
-        members = np.zeros((count, pool.classes), dtype=bool)
-        quantity = np.zeros((count, pool.classes))
-        for w in range(count):
-            coins = rng.random(pool.classes) < 0.5
-            if kind == "planted" or not coins.any():
-                coins = np.arange(pool.classes) == rng.integers(pool.classes)
-            shuffled = rng.permutation(private)
-            mine = shuffled[np.isin(pool.y[shuffled], np.flatnonzero(coins))][:each]
-            if len(mine) < each:
-                raise ScenarioError(
-                    f"audits: client {game.client} should hold {each} records of the classes drawn for it "
-                    f"({', '.join(pool.class_names[label] for label in np.flatnonzero(coins))}), but there are only "
-                    f"{len(mine)}; "
-                    "use more clients (each holds fewer records then), or set `data.background` higher"
-                )
-            others = shuffled[~np.isin(shuffled, mine)]
-            dealt = np.array_split(others[: each * (pool.clients - 1)], max(pool.clients - 1, 1))
-            rows = [*dealt[: game.client], mine, *dealt[game.client : pool.clients - 1]]
-            worlds.append(_world(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
-            quantity[w] = np.bincount(pool.y[mine], minlength=pool.classes)
-            members[w] = quantity[w] > 0
-        exams.append(_label_exam(kind, np.arange(first, len(worlds)), members, quantity))
-
-    def _label_exam(kind: Kind, positions: Rows, members: Bools, quantity: NDArray[np.float64] | None) -> Exam:
-        prior = np.bincount(pool.y[private], minlength=pool.classes) / len(private)
-        blind = np.concatenate([np.eye(pool.classes), prior[:, None]], axis=1)
+    def exam(kind: Kind, positions: Rows, members: Bools, quantity: NDArray[np.float64] | None) -> Exam:
         return Exam(
             kind=kind,
             worlds=positions,
-            ask=LabelAsk(game.client, _records(pool, pool.population), pool.classes),
+            ask=LabelAsk(whose, _records(pool, pool.population), pool.classes),
             members=members,
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),
             blind=np.broadcast_to(blind, (len(positions), *blind.shape)),
-            owner=np.full(pool.classes, game.client),
+            owner=np.full(pool.classes, -1 if whose is None else whose),
             new_items=False,
             quantity=quantity,
         )
 
-    exam("main", scenario.worlds)
+    def played(kind: Kind) -> Exam:
+        first, mine = len(worlds), [each for each in held if each.kind == kind]
+        worlds.extend(_world(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows)) for w, each in enumerate(mine))
+        counts = np.stack([each.counts for each in mine])
+        return exam(kind, np.arange(first, len(worlds)), counts > 0, counts.astype(np.float64))
+
+    exams = [played("main")]
     coins = _coins(scenario, f"{title(game)} null", scenario.worlds, pool.classes)
-    exams.append(_label_exam("null", exams[0].worlds, coins, None))
+    exams.append(exam("null", exams[0].worlds, coins, None))
     if scenario.controls.planted_worlds:
-        exam("planted", scenario.controls.planted_worlds)
+        exams.append(played("planted"))
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def _client_property(scenario: Scenario, pool: Pool, game: ClientPropertyGame, watchers: frozenset[int]) -> Draw:
+    """Worlds in which a coin decides for each client whether it has records with a property. Nobody is asked about
+    clients of a vantage.
+    """
+    active = _active(pool, watchers)
+    drawn = client_property_game.holders(scenario, pool, game, active)
+    population = _records(pool, pool.population)
+    facts = {"property_label_correlation": drawn.correlation}
+    worlds: list[World] = []
+
+    def exam(kind: Kind, positions: Rows, asked: Rows, members: Bools) -> Exam:
+        tried = drawn.planted if kind == "planted" else drawn.practice
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=ClientPropertyAsk(asked, population, tried.no, tried.yes),
+            members=members[:, asked],
+            targets=np.ones(len(positions), dtype=bool),
+            references=_everyone_else(len(positions)),
+            blind=np.broadcast_to(asked.astype(np.float64)[:, None], (len(positions), len(asked), 1)),
+            owner=asked,
+            new_items=False,
+            facts=facts,
+        )
+
+    def played(kind: Kind, asked: Rows) -> Exam:
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        make = _bare if kind == "planted" else _world
+        worlds.extend(make(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows)) for w, each in enumerate(mine))
+        return exam(kind, np.arange(first, len(worlds)), asked, np.stack([each.secret for each in mine]))
+
+    asked, few = (np.setdiff1d(clients, sorted(watchers)) for clients in (np.arange(pool.clients), active))
+    exams = [played("main", asked)]
+    coins = _coins(scenario, f"{title(game)} null", scenario.worlds, pool.clients)
+    exams.append(exam("null", exams[0].worlds, asked, coins))
+    if scenario.controls.planted_worlds and len(few):
+        exams.append(played("planted", few))
+    return Draw(tuple(worlds), tuple(exams))
+
+
+def _batches(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozenset[int]) -> Draw:
+    """Worlds in which a coin decides for each round whether a client trains on records with a property."""
+    drawn = batch_game.rounds(scenario, pool, game, np.array(sorted(watchers | {game.client})))
+    population = _records(pool, pool.population)
+    facts = {"property_label_correlation": drawn.correlation}
+    worlds: list[World] = []
+
+    def exam(kind: Kind, positions: Rows, members: Bools) -> Exam:
+        tried, count = drawn.planted if kind == "planted" else drawn.practice, members.shape[1]
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=BatchAsk(game.client, population, tried.no, tried.yes, count),
+            members=members,
+            targets=np.ones(len(positions), dtype=bool),
+            references=_everyone_else(len(positions)),
+            blind=np.broadcast_to(np.arange(count)[None, :, None], (len(positions), count, 1)).astype(np.float64),
+            owner=np.full(count, game.client),
+            new_items=False,
+            facts=facts,
+        )
+
+    def played(kind: Kind) -> Exam:
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        for w, each in enumerate(mine):
+            make = _bare if kind == "planted" else _world
+            world = make(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows))
+            worlds.append(dataclasses.replace(world, batches=(game.client, each.batches)))
+        return exam(kind, np.arange(first, len(worlds)), np.stack([each.secret for each in mine]))
+
+    exams = [played("main")]
+    coins = _coins(scenario, f"{title(game)} null", scenario.worlds, scenario.federation.rounds)
+    exams.append(exam("null", exams[0].worlds, coins))
+    if scenario.controls.planted_worlds:
+        exams.append(played("planted"))
     return Draw(tuple(worlds), tuple(exams))
 
 

@@ -81,6 +81,15 @@ GAMES: dict[GameName, Words] = {
         "one that holds the first",
         "client",
     ),
+    "client_property": Words(
+        "Does this client have records with the property?", "a client that has some", "one that has none", "client"
+    ),
+    "batches": Words(
+        "In which rounds did the client train on records with the property?",
+        "a round with such records",
+        "one without",
+        "round",
+    ),
 }
 CONTROLS = {
     "null": ("Null", "no leak is possible, so the AUC must cover 0.5"),
@@ -394,10 +403,21 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
         )
     if game["name"] == "property":
         return _property_secret(game, effective, worlds)
+    if game["name"] in ("client_property", "batches"):
+        what = f"“{game['column']}” = “{game['value']}”"
+        who = "client, the same from the first round to the last," if game["name"] == "client_property" else "round"
+        at = "" if game["name"] == "client_property" else f" at client {game['client']}"
+        return (
+            f"In each of {worlds} federations (“worlds”) a coin decided for each {who} whether "
+            f"{percent(game['share'])} of the records trained on{at} have {what}, or none. Number of records and "
+            f"labels are the same either way. The attacker is asked of each {who.split(',')[0]}: was it so? Those with "
+            "such records are members, those without are non-members."
+        )
+    everybody = game["client"] == "all"
+    whose, who = ("all clients", "does anybody") if everybody else (f"client {game['client']}", "does this client")
     return (
-        f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of client "
-        f"{game['client']}. The attacker is asked of each class: does this client hold it? "
-        "Classes it holds are members, the others non-members."
+        f"In each of {worlds} federations (“worlds”) a random half of the classes was in the data of {whose}. The "
+        f"attacker is asked of each class: {who} hold it? Classes held are members, the others non-members."
     )
 
 

@@ -32,7 +32,9 @@ RESULTS = "results.json"
 EVIDENCE = "evidence"
 
 Json = dict[str, Any]
-GameName = Literal["record", "property", "labels", "canaries", "source", "client", "distinguish"]
+GameName = Literal[
+    "record", "property", "labels", "canaries", "source", "client", "distinguish", "client_property", "batches"
+]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 

@@ -409,11 +409,13 @@ class PropertyGame(Section):
 
 
 class LabelGame(Section):
-    """Which labels does one client hold?"""
+    """Which labels does one client hold, or do all together?"""
 
     name: Literal["labels"]
-    client: Annotated[int, Field(ge=0)] = 0
-    """The client asked about: in each world a random half of the classes is in its data."""
+    client: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    """The client asked about: in each world a random half of the classes is in its data. all: it is in everybody's."""
+    records: Positive | None = None
+    """Records of each client (default: so many that half the candidates are held; all: that one class would do)."""
 
 
 class CanaryGame(Section):
@@ -448,6 +450,40 @@ class DistinguishGame(Section):
     """Size of the crowd: only the first so many clients take part (default: all). What each holds stays the same."""
 
 
+class ClientPropertyGame(Section):
+    """Which clients have records with a property? In each world a coin decides for each: a share of its records has it,
+    or none; number of records and labels are the same for all.
+    """
+
+    name: Literal["client_property"]
+    column: str
+    """The sensitive column."""
+    value: str
+    """The value that has the property."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of records with the property at a client that has it."""
+    records: Annotated[int, Field(ge=2)] | None = None
+    """Records of each client (default: so many that half the candidates are held)."""
+
+
+class BatchGame(Section):
+    """In which rounds did a client train on records with a property? In each round it trains on a new batch, of which a
+    share has the property or none, as a coin says; the labels are the same in every round.
+    """
+
+    name: Literal["batches"]
+    column: str
+    """The sensitive column."""
+    value: str
+    """The value that has the property."""
+    client: Annotated[int, Field(ge=0)] = 0
+    """The client asked about; the others hold what they hold, from the first round to the last."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of records with the property in a batch that has it."""
+    records: Annotated[int, Field(ge=2)] | None = None
+    """Records of a batch, and of each other client (default: federation.local.batch_size)."""
+
+
 def _game_name(value: object) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
     return str(name)
@@ -460,7 +496,9 @@ Game = Annotated[
     | Annotated[LabelGame, Tag("labels")]
     | Annotated[CanaryGame, Tag("canaries")]
     | Annotated[ClientGame, Tag("client")]
-    | Annotated[DistinguishGame, Tag("distinguish")],
+    | Annotated[DistinguishGame, Tag("distinguish")]
+    | Annotated[ClientPropertyGame, Tag("client_property")]
+    | Annotated[BatchGame, Tag("batches")],
     Discriminator(_game_name),
 ]
 
@@ -539,7 +577,7 @@ class Audit(Section):
     """What the report calls it."""
     game: Game = "record"
     """What is secret and asked: record, source, {name: client, ...}, {name: property, ...}, {name: labels, ...},
-    {name: canaries, ...} or {name: distinguish, ...}.
+    {name: canaries, ...}, {name: distinguish, ...}, {name: client_property, ...} or {name: batches, ...}.
     """
     vantage: str = "public"
     """Who attacks: public, server, client:K, or several joined by + (collusion)."""

@@ -26,6 +26,7 @@ from fedsim.scenario import (
     ACTS_AS,
     AdaptivePrivacy,
     Audit,
+    BatchGame,
     CentralPrivacy,
     Claim,
     DifferenceClaim,
@@ -629,12 +630,15 @@ def _audit(place: KeyPath, audit: Audit, clients: int, known: Known) -> Iterator
         vantage = Vantage(frozenset())
         yield _Problem((*place, "vantage"), f"{error}{nearest(audit.vantage, (PUBLIC, SERVER))}")
     game = audit.game if isinstance(audit.game, str) else audit.game.name
-    if isinstance(audit.game, LabelGame):
+    if isinstance(audit.game, LabelGame | BatchGame) and audit.game.client != "all":
         asked = audit.game.client
         if asked >= clients:
             yield _Problem((*place, "game", "client"), f"got {asked}; clients are 0 to {clients - 1}")
         if asked in vantage.clients:
-            message = f"client {asked} knows its own labels; ask about a client outside the vantage (`game.client`)"
+            known_to_it = "labels" if isinstance(audit.game, LabelGame) else "batches"
+            message = (
+                f"client {asked} knows its own {known_to_it}; ask about a client outside the vantage (`game.client`)"
+            )
             yield _Problem((*place, "vantage"), message)
     if isinstance(audit.game, DistinguishGame) and (audit.game.clients or 0) > clients:
         yield _Problem((*place, "game", "clients"), f"got {audit.game.clients}; allowed: 2 to {clients}, data.clients")

@@ -181,9 +181,9 @@ class PropertyAsk:
 
 @dataclass(frozen=True)
 class LabelAsk:
-    """Which classes does `client` hold? `population`: public records."""
+    """Which classes does `client` hold (None: all clients together)? `population`: public records."""
 
-    client: int
+    client: int | None
     population: Records
     count: int  # classes
 
@@ -241,7 +241,46 @@ class DistinguishAsk:
         return len(self.clients)
 
 
-Ask = RecordAsk | PropertyAsk | LabelAsk | CanaryAsk | SourceAsk | ClientAsk | DistinguishAsk
+@dataclass(frozen=True)
+class ClientPropertyAsk:
+    """Does each of `clients` [n] have records with the property? The attacker practises on public record sets as
+    clients without it hold them, and with it: `no` and `yes` [sets, records] are places in `population`.
+    """
+
+    clients: Ints
+    population: Records
+    no: Ints
+    yes: Ints
+
+    @property
+    def count(self) -> int:
+        return len(self.clients)
+
+
+@dataclass(frozen=True)
+class BatchAsk:
+    """In which of `count` rounds did `client` train on records with the property? The attacker practises on public
+    batches without it and with it: `no` and `yes` [sets, records] are places in `population`.
+    """
+
+    client: int
+    population: Records
+    no: Ints
+    yes: Ints
+    count: int
+
+
+Ask = (
+    RecordAsk
+    | PropertyAsk
+    | LabelAsk
+    | CanaryAsk
+    | SourceAsk
+    | ClientAsk
+    | DistinguishAsk
+    | ClientPropertyAsk
+    | BatchAsk
+)
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:

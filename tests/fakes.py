@@ -62,6 +62,8 @@ ATTACKS = {  # name -> (how well members stand out, title, summary)
     "canary_product": (1.5, "Canary, whole movement", "Measures how far the model moved in the direction of a canary."),
     "source_loss": (1.5, "Lowest loss among the clients", "Asks which client's model fits the record best."),
     "client_loss": (1.5, "Loss on a client's records", "Averages the model's loss over records of a client."),
+    "prolin": (2.0, "Property of a client", "Asks which clients have records with the property."),
+    "batch_property": (2.0, "Property of a batch", "Asks in which rounds there were records with the property."),
     "lda": (2.0, "Linear discriminant", "Asks with which of two updates a sum is likelier."),
 }
 
@@ -182,6 +184,8 @@ def given_scenario(game: GameName, worlds: int, items: int, **changes: object) -
         "source": "source",
         "client": {"name": "client"},
         "distinguish": {"name": "distinguish"},
+        "client_property": {"name": "client_property", "column": "sex", "value": "Female"},
+        "batches": {"name": "batches", "column": "sex", "value": "Female"},
     }
     attacks = {
         "record": ("gap", "loss", "lira", "rmia"),
@@ -191,6 +195,8 @@ def given_scenario(game: GameName, worlds: int, items: int, **changes: object) -
         "source": ("source_loss",),
         "client": ("client_loss",),
         "distinguish": ("lda",),
+        "client_property": ("prolin",),
+        "batches": ("batch_property",),
     }
     first = {"name": "outsider", "game": games[game], "vantage": "public", "attacks": attacks[game]}
     second = {"name": "participant", "vantage": "client:0", "attacks": ("loss_trajectory", "lira", "update_cosine")}

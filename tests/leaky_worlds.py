@@ -15,8 +15,10 @@ from fedsim.vectors import shaped
 from fedsim.views import (
     Answer,
     Ask,
+    BatchAsk,
     CanaryAsk,
     ClientAsk,
+    ClientPropertyAsk,
     DistinguishAsk,
     Floats,
     LabelAsk,
@@ -58,12 +60,18 @@ class World:
 Party = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
-def run(setup: Public, parties: Sequence[Party], features: int, members: Bools) -> World:
-    """Return the world in which `parties` train together from zero, all of them in every round."""
+def run(
+    setup: Public, parties: Sequence[Party], features: int, members: Bools, batches: Sequence[Records] = ()
+) -> World:
+    """Return the world in which `parties` train together from zero, all of them in every round. batches: what one more
+    client, which comes first, trains on in each round.
+    """
+    fixed = parties
     model = {"layer0.weight": np.zeros((setup.classes, features)), "layer0.bias": np.zeros(setup.classes)}
     events = []
     for number in range(1, setup.rounds + 1):
         broadcast, replies = frozen(model), []
+        parties = [(batches[number - 1].x, batches[number - 1].y), *fixed] if batches else fixed
         events += [Event(number, "train", SERVER, client(index), broadcast, {}) for index in range(len(parties))]
         for index, (x, y) in enumerate(parties):
             replies.append(_descend(setup, model, x, y))
@@ -169,12 +177,14 @@ def property_study(seed: int, worlds: int = 24, size: int = 120) -> Study:
 
 
 def label_study(seed: int, worlds: int = 12, classes: int = 8) -> Study:
-    """Return worlds in which client 0 holds a random half of the classes, and the others hold all."""
+    """Return worlds in which client 0 holds a random half of the classes, and the others hold all. No feature is
+    negative, as after a ReLU.
+    """
     rng = generator(seed, "labels")
     centres = rng.standard_normal((classes, 10))
 
     def draw(labels: NDArray[np.int64]) -> Party:
-        return (centres[labels] + rng.standard_normal((len(labels), 10))).astype(np.float32), labels
+        return np.abs(centres[labels] + rng.standard_normal((len(labels), 10))).astype(np.float32), labels
 
     setup, results = public(classes), []
     for _ in range(worlds):
@@ -280,6 +290,56 @@ def distinguish_study(seed: int, worlds: int = 12, each: int = 8, features: int 
         held = [(sides[int(secret)], owner == index) for index, secret in enumerate(members)]
         results.append(run(setup, [(side.x[mask], side.y[mask]) for side, mask in held], features, members))
     return Study(setup, DistinguishAsk(np.arange(CLIENTS), *sides, draw(np.full(10 * each, -1))), tuple(results))
+
+
+def marked(rng: np.random.Generator, count: int, has: Bools, classes: int = 4) -> Records:
+    """Return records, most of one class, whose features lie elsewhere where they have the property; one marks it."""
+    centre = np.where(has[:, None], 1.0, -1.0) * np.linspace(0.3, 1, 12)
+    x = np.concatenate([rng.standard_normal((count, 12)) + centre, has[:, None] * 1.0], axis=1)
+    y = np.where(rng.random(count) < 0.6, 0, rng.integers(classes, size=count))
+    return Records(x.astype(np.float32), y, np.full(count, -1))
+
+
+def rehearsal(setup: Public) -> Public:
+    """Return the same facts with the recipe ready to run."""
+
+    def train(
+        arrays: Mapping[str, NDArray[np.generic]], x: NDArray[np.float32], y: NDArray[np.int64], _: np.random.Generator
+    ) -> dict[str, Floats]:
+        return _descend(setup, {name: np.asarray(array, np.float64) for name, array in arrays.items()}, x, y)
+
+    return replace(setup, train=train)
+
+
+def practice(rng: np.random.Generator, has: Bools, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return places of record sets without the property, and of sets all of which have it."""
+    no, yes = (rng.choice(np.flatnonzero(has == side), (16, size)) for side in (False, True))
+    return no, yes
+
+
+def client_property_study(seed: int, worlds: int = 24, each: int = 16) -> Study:
+    """Return worlds in which all records of some clients have a property and none of the others'."""
+    rng = generator(seed, "properties")
+    has = np.arange(160) % 2 == 0
+    population, setup, results = marked(rng, 160, has), rehearsal(public(4, epochs=2)), []
+    for _ in range(worlds):
+        members = rng.random(CLIENTS) < 0.5
+        held = [marked(rng, each, np.full(each, secret)) for secret in members]
+        results.append(run(setup, [(own.x, own.y) for own in held], 13, members))
+    return Study(setup, ClientPropertyAsk(np.arange(CLIENTS), population, *practice(rng, has, each)), tuple(results))
+
+
+def batch_study(seed: int, worlds: int = 12, each: int = 16, rounds: int = 12) -> Study:
+    """Return worlds in which client 0 trains in some rounds on records that have a property, and never the others."""
+    rng = generator(seed, "batches")
+    has = np.arange(160) % 2 == 0
+    population, setup, results = marked(rng, 160, has), rehearsal(public(4, rounds=rounds, epochs=2)), []
+    for _ in range(worlds):
+        members = rng.random(rounds) < 0.5
+        others = [marked(rng, each, rng.random(each) < 0.5) for _ in range(CLIENTS - 1)]
+        own = [marked(rng, each, np.full(each, secret)) for secret in members]
+        results.append(run(setup, [(other.x, other.y) for other in others], 13, members, own))
+    return Study(setup, BatchAsk(0, population, *practice(rng, has, each), rounds), tuple(results))
 
 
 def view(world: World, vantage: str) -> tuple[Event, ...]:

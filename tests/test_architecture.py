@@ -43,7 +43,12 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.dp_sgd": "gradients training",
     "fedsim.release": "monitor scenario transcript views",
     "fedsim.property_game": "data errors randomness scenario",
-    "fedsim.game": "canaries data errors property_game randomness scenario transcript views",
+    "fedsim.label_game": "data errors randomness scenario",
+    "fedsim.holders": "data errors",
+    "fedsim.client_property_game": "data holders randomness scenario",
+    "fedsim.batch_game": "client_property_game data holders randomness scenario",
+    "fedsim.game": "batch_game canaries client_property_game data errors label_game property_game randomness scenario "
+    "transcript views",
     "fedsim.grid": "errors transcript",
     "fedsim.secagg": "grid randomness scenario transcript vectors",
     "fedsim.defences": "game grid mechanisms randomness scenario secagg transcript vectors",

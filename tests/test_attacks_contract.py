@@ -18,7 +18,9 @@ from fedsim.views import Floats, RecordAsk, Records
 from tests.leaky_worlds import (
     Study,
     World,
+    batch_study,
     canary_study,
+    client_property_study,
     client_study,
     distinguish_study,
     hide,
@@ -70,6 +72,7 @@ def study(game: str, seed: int = SEED) -> Study:
         return noted(record_study(seed))
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
     studies |= {"source": source_study, "client": client_study, "distinguish": distinguish_study}
+    studies |= {"client_property": client_property_study, "batches": batch_study}
     return (studies | {"sparse": sparse_study})[game](seed)
 
 

@@ -13,6 +13,8 @@ from tests import worlds
 
 SOURCE = {
     "property": {"source": "diabetes", "clients": 4, "candidates": 200, "population": 100, "test": 40},
+    "client_property": {"source": "diabetes", "clients": 4, "candidates": 200, "population": 100, "test": 40},
+    "batches": {"source": "diabetes", "clients": 4, "candidates": 200, "population": 100, "test": 40},
     "client": {"source": "digits", "clients": 8, "candidates": 160, "population": 120, "test": 60},
 }
 """Data of the games that need other data than the rest."""
@@ -25,6 +27,8 @@ GAMES: dict[str, Any] = {
     "source": "source",
     "client": {"name": "client"},
     "distinguish": {"name": "distinguish"},
+    "client_property": {"name": "client_property", "column": "sex", "value": "1", "records": 6},
+    "batches": {"name": "batches", "column": "sex", "value": "1", "records": 6},
 }
 ALLEGED = 3
 """The participant of the matrix is another than the client that is asked about."""

@@ -30,7 +30,7 @@ from fedsim.scenario import (
 from fedsim.scenario_file import DEEPEST_NESTING, LARGEST_FILE_BYTES, Known, dump, load, located, warnings
 
 KNOWN = Known(
-    attacks={"loss": "record", "lira": "record", "loss_test": "property", "unmixing": "labels"},
+    attacks={"loss": "record", "lira": "record", "loss_test": "property", "unmixing": "labels", "forest": "batches"},
     strategies={"fedavg": {}, "fedprox": {"proximal_mu": 0.1}, "krum": {"num_malicious_nodes": 0}},
     mods={"clip": {"norm": 1.0, "flat": True, "where": "here"}},
     sources=("digits", "adult"),
@@ -231,6 +231,24 @@ MEANING = {
     ),
     "too few planted worlds": Bad(
         END, END + "controls: {planted_worlds: 3}\n", ":8: controls.planted_worlds", ("got 3", "0 ", "at least 4")
+    ),
+    "batches of an attacker": Bad(
+        "attacks: [loss, lira]",
+        'game: {name: batches, column: a, value: b, client: 2}\n    vantage: "client:2"\n    attacks: [forest]',
+        ":8: audits.0.vantage",
+        ("client 2 knows its own batches", "game.client"),
+    ),
+    "batches of no client": Bad(
+        "attacks: [loss, lira]",
+        "game: {name: batches, column: a, value: b, client: 9}\n    attacks: [forest]",
+        ":7: audits.0.game.client",
+        ("got 9", "clients are 0 to 3"),
+    ),
+    "labels of nobody": Bad(
+        "attacks: [loss, lira]",
+        "game: {name: labels, client: everybody}\n    attacks: [unmixing]",
+        ":7: audits.0.game.client",
+        ("got 'everybody'", "or all"),
     ),
     "labels of no client": Bad(
         "attacks: [loss, lira]",

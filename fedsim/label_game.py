@@ -1,0 +1,80 @@
+"""The labels game: which classes are in one client's data, or in everybody's.
+
+Which rows of the pool each client of each world trains on, and nothing more: `fedsim.game` makes worlds and exams of
+them.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.data.pool import Pool, victim_rows
+from fedsim.errors import ScenarioError
+from fedsim.randomness import generator
+from fedsim.scenario import LabelGame, Scenario
+
+Rows = NDArray[np.int64]
+
+
+class Holding(NamedTuple):
+    """What the clients of one world train on, and how many records of each class [classes] those asked about hold."""
+
+    kind: Literal["main", "planted"]
+    rows: tuple[Rows, ...]
+    counts: Rows
+
+
+def title(game: LabelGame) -> str:
+    """Return the short name of a labels game, unique among different ones."""
+    return f"labels:{game.client}" + (f":{game.records}" if game.records else "")
+
+
+def holdings(scenario: Scenario, pool: Pool, game: LabelGame) -> list[Holding]:
+    """Return worlds in which a random half of the classes is in one client's data, whose size stays the same, while the
+    others hold a fresh iid draw; or in the data of all. Where the leak is planted, it is a single class.
+    """
+    private = victim_rows(pool)
+    each = game.records or _default(pool, private, game)
+    if each * pool.clients > len(private):
+        raise ScenarioError(
+            f"audits: {pool.clients} clients with {each} records each need {each * pool.clients} private records, and "
+            f"there are {len(private)}; "
+            "use fewer clients or more candidates"
+        )
+    rng = generator(scenario.seed, "labels", game.client)
+    asked = each * (pool.clients if game.client == "all" else 1)
+
+    def one(kind: Literal["main", "planted"]) -> Holding:
+        coins = rng.random(pool.classes) < 0.5
+        if kind == "planted" or not coins.any():
+            coins = np.arange(pool.classes) == rng.integers(pool.classes)
+        shuffled = rng.permutation(private)
+        mine = shuffled[np.isin(pool.y[shuffled], np.flatnonzero(coins))][:asked]
+        if len(mine) < asked:
+            who, remedy = f"client {game.client}", "use more clients (each holds fewer records then)"
+            if game.client == "all":
+                who, remedy = "all clients together", "set `records` of the labels game lower"
+            raise ScenarioError(
+                f"audits: {who} should hold {asked} records of the classes drawn for it "
+                f"({', '.join(pool.class_names[label] for label in np.flatnonzero(coins))}), but there are only "
+                f"{len(mine)}; "
+                f"{remedy}, or set `data.background` higher"
+            )
+        counts = np.bincount(pool.y[mine], minlength=pool.classes)
+        if game.client == "all":
+            return Holding(kind, tuple(np.array_split(mine, pool.clients)), counts)
+        others = shuffled[~np.isin(shuffled, mine)]
+        dealt = np.array_split(others[: each * (pool.clients - 1)], max(pool.clients - 1, 1))
+        return Holding(kind, (*dealt[: game.client], mine, *dealt[game.client : pool.clients - 1]), counts)
+
+    found = [one("main") for _ in range(scenario.worlds)]
+    return found + [one("planted") for _ in range(scenario.controls.planted_worlds)]
+
+
+def _default(pool: Pool, private: Rows, game: LabelGame) -> int:
+    """Return how many records each client holds where the game does not say."""
+    held = len(pool.candidates) // 2
+    if game.client == "all":
+        held = min(held, *np.bincount(pool.y[private], minlength=pool.classes).tolist())
+    return max(held // pool.clients, 1)
