@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from attacks.folds import beside, broadcast, mean_of, number, per_item, trained_reply
-from attacks.gradients import Slopes, comparable, cosine, due, owned_by, record_ask, slopes
+from attacks.gradients import comparable, cosine, due, owned_by, record_ask
 from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
@@ -190,7 +190,7 @@ owner, and with the owner's own updates where they come in clear.
 class Equations(NamedTuple):
     """A^T A [clients, clients], A^T P [clients, items] and A^T S [clients, sketch] for rounds t, with A_tk = 1 where
     client k is in sum t, P_tx the inner product of record x's unit gradient with sum t, and S_t the sum, sketched; when
-    each client was last seen alone in a sum; and the gradients of all records at the model of the round under way.
+    each client was last seen alone in a sum.
     """
 
     public: Public
@@ -201,7 +201,6 @@ class Equations(NamedTuple):
     rounds: Rounds = Rounds()
     sums: int = 0
     alone: Mapping[str, int] = {}
-    at: Slopes | None = None
 
 
 def _start_equations(public: Public, ask: Ask) -> Equations:
@@ -237,7 +236,7 @@ def _places(length: int) -> tuple[Ints, Floats]:
 
 def _step_equations(state: Equations, event: Event) -> Equations:
     rounds, group = follow(state.rounds, event)
-    state = state._replace(rounds=rounds, at=state.at if rounds.model is state.rounds.model else None)
+    state = state._replace(rounds=rounds)
     if not group or not group.members:
         return state
     if len(group.members) == 1:  # says the same again: the rank does not grow
@@ -245,17 +244,20 @@ def _step_equations(state: Equations, event: Event) -> Equations:
         if not due(state.public, state.alone.get(party), group.round):
             return state
         state = state._replace(alone={**state.alone, party: group.round})
-    everybody = np.arange(len(state.ask.items))
-    at = state.at or slopes(state.public, group.model, state.ask.items, everybody)
     there = indicator(group, state.public.clients)
-    found = beside(state.public, state.ask.items, everybody, group.model, group.descent, at)
-    unit = np.divide(found.products, found.lengths, out=np.zeros(len(found.lengths)), where=found.lengths > 0)
+    # Where updates come in clear no sum of several is opened, so no other client's records meet this equation.
+    owner = state.ask.items.owner
+    told = np.flatnonzero(there) if event.kind == "train-reply" else owner
+    rows = np.flatnonzero(np.isin(owner, told))
+    unit = np.zeros(len(owner))
+    if len(rows):
+        found = beside(state.public, state.ask.items, rows, group.model, group.descent)
+        unit[rows] = np.divide(found.products, found.lengths, out=np.zeros(len(rows)), where=found.lengths > 0)
     return state._replace(
         counts=state.counts + np.outer(there, there),
         products=state.products + np.outer(there, unit),
         sketches=state.sketches + np.outer(there, sketch(group.descent)),
         sums=state.sums + 1,
-        at=at,
     )
 
 

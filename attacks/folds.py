@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attacks.gradients import Match, Slopes, along, comparable, slopes
+from attacks.gradients import Match, along, comparable, slopes
 from fedsim.transcript import SERVER, Arrays, Event
 from fedsim.vectors import shaped
 from fedsim.views import Floats, Ints, Public, RecordAsk, Records
@@ -83,13 +83,9 @@ def slot_of(number: int, due: Ints) -> int:
 # What is measured, and what was never seen.
 
 
-def beside(
-    public: Public, records: Records, rows: Ints, model: Arrays, descent: Floats, at: Slopes | None = None
-) -> Match:
-    """Return some rows of `records` beside a descent [d] from a model, at which their gradients are `at` if somebody
-    took them before.
-    """
-    at = slopes(public, model, records, rows) if at is None else at
+def beside(public: Public, records: Records, rows: Ints, model: Arrays, descent: Floats) -> Match:
+    """Return the gradients of some rows of `records` at a model beside a descent [d] from it."""
+    at = slopes(public, model, records, rows)
     direction = {name: torch.as_tensor(array, dtype=at.x.dtype) for name, array in shaped(descent, model).items()}
     return Match(along(public, at, direction), at.lengths.numpy(), float(np.linalg.norm(descent)))
 
