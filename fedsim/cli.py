@@ -30,7 +30,6 @@ from fedsim.processes import MEMORY, default_workers, heed_termination, late_int
 from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest, shipped, warnings
 
 if TYPE_CHECKING:
-    from fedsim.attack import Attack
     from fedsim.plan import Plan
     from fedsim.results import Claim, Finding, Quantity, Results
     from fedsim.scenario import Section
@@ -281,15 +280,18 @@ def explain(
     if attack not in ATTACKS and attack not in adversaries:
         raise ScenarioError(_no_such(attack, (*ATTACKS, *adversaries)))
     if attack in ATTACKS:
-        _explain_attack(ATTACKS[attack])
+        _explain_attack(attack)
     if attack in ATTACKS and attack in adversaries:  # one name for what is done and for what is made of it
         typer.echo()
     if attack in adversaries:
         _explain_adversary(attack)
 
 
-def _explain_attack(row: "Attack") -> None:
+def _explain_attack(name: str) -> None:
     """Print what an attack does, what it needs and whose it is."""
+    from attacks import ATTACKS
+
+    row = ATTACKS[name]
     typer.echo(f"{row.title} ({row.name}): {GAMES[row.game]}\n")
     typer.echo(_paragraph(row.summary) + "\n")
     worlds = f" At least {row.min_references} reference worlds." if row.min_references else ""
@@ -673,15 +675,14 @@ def _show_results(record: "Results", folder: Path) -> None:
 
 def _show_queries(record: "Results") -> None:
     """Print how much each attack asked the released model, and what its monitor made of that."""
-    from fedsim.report import number, percent
+    from fedsim.report import number, percent, queries_in_words
 
     asked: dict[str, dict[str, list[str]]] = {}
     alarms = []
     for finding in record.findings:
         if (queries := finding.queries) is None:
             continue
-        short = f", {queries.answered:,} of {queries.sent:,} answered" if queries.answered < queries.sent else ""
-        asked.setdefault(finding.audit, {}).setdefault(f"{queries.per_question:.4g}{short}", []).append(finding.attack)
+        asked.setdefault(finding.audit, {}).setdefault(queries_in_words(queries), []).append(finding.attack)
         if found := queries.monitored:
             false = found.false_alarms
             alarms.append(
@@ -695,8 +696,8 @@ def _show_queries(record: "Results") -> None:
                 )
             )
     for audit, counts in asked.items():
-        each = "; ".join(f"{count} for each item ({', '.join(attacks)})" for count, attacks in counts.items())
-        typer.echo(_paragraph(f"{audit}: {each}", "Queries   "))
+        each = ". ".join(f"{', '.join(attacks)}: {count}" for count, attacks in counts.items())
+        typer.echo(_paragraph(f"{audit}, {each}", "Queries   "))
     if alarms:
         _bullets(alarms)
     if asked:
