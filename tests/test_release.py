@@ -76,8 +76,8 @@ def test_a_stream_is_known_by_its_queries_and_not_by_its_batches() -> None:
 
 
 def test_the_monitor_sees_windows_across_batches() -> None:
-    """0 1 2 3 | 3 3 3 9 | 9: what is closer than a half is a near-duplicate, and two in a window raise the flag; the last
-    window is not full.
+    """0 1 2 3 | 3 3 3 9 | 9: what is closer than a half is a near-duplicate, and two in a window raise the flag;
+    the last window is not full.
     """
     watched = Caller(echo, Release(monitor=Monitor(window=4, near_duplicates=2, radius=0.5)))
     for value in (0, 1, 2, 3, 3, 3, 3, 9, 9):
