@@ -4,6 +4,7 @@ torch, Flower and scikit-learn take seconds to import, so each command imports w
 `list scenarios` need none of them.
 """
 
+import difflib
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from fedsim.scenario_file import Loaded, describe, dump, load, located, nearest,
 if TYPE_CHECKING:
     from fedsim.plan import Plan
     from fedsim.results import Claim, Finding, Quantity, Results
+    from fedsim.scenario import Section
 
 MATRIX_WIDTH = 130
 """Columns of the coverage matrix, however narrow the terminal: folded it could not be read."""
@@ -252,7 +254,8 @@ def list_(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="sources, models, strategies, mods, attacks, partitions, engines, defences, bounds or scenarios.",
+            help="sources, models, strategies, mods, attacks, adversaries, partitions, engines, defences, bounds or "
+            "scenarios.",
         ),
     ],
 ) -> None:
@@ -266,18 +269,58 @@ def list_(
 
 @app.command()
 def explain(
-    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="A name from `fedsim list attacks`.")],
+    attack: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name from `fedsim list attacks` or `fedsim list adversaries`.")
+    ],
 ) -> None:
-    """Say what an attack does, what it needs and who invented it."""
+    """Say what an attack or an adversary does, what it needs and who invented it."""
     from attacks import ATTACKS
 
-    _check_name("attack", attack, ATTACKS)
-    row = ATTACKS[attack]
+    adversaries = _adversary_kinds()
+    if attack not in ATTACKS and attack not in adversaries:
+        raise ScenarioError(_no_such(attack, (*ATTACKS, *adversaries)))
+    if attack in ATTACKS:
+        _explain_attack(attack)
+    if attack in ATTACKS and attack in adversaries:  # one name for what is done and for what is made of it
+        typer.echo()
+    if attack in adversaries:
+        _explain_adversary(attack)
+
+
+def _explain_attack(name: str) -> None:
+    """Print what an attack does, what it needs and whose it is."""
+    from attacks import ATTACKS
+
+    row = ATTACKS[name]
     typer.echo(f"{row.title} ({row.name}): {GAMES[row.game]}\n")
     typer.echo(_paragraph(row.summary) + "\n")
     worlds = f" At least {row.min_references} reference worlds." if row.min_references else ""
     for name, text in {"Needs": row.knowledge + worlds, "Paper": row.paper, "Link": row.link}.items():
         typer.echo(_paragraph(text, f"{name + ':':7}"))
+
+
+def _explain_adversary(name: str) -> None:
+    """Print what an adversary does, who can be it, and its options."""
+    from fedsim.scenario import ACTS_AS
+
+    kind = _adversary_kinds()[name]
+    who = {"server": "the server", "client": "a participant"}
+    acts = " or ".join(who[role] for role in ACTS_AS[name])
+    typer.echo(f"{name} (adversary): what {acts} does beside looking\n")
+    typer.echo(_paragraph(" ".join((kind.__doc__ or "").split())) + "\n")
+    for key, field in kind.model_fields.items():
+        if key != "name":
+            default = "" if field.default is None else f" (default: {field.default})"
+            typer.echo(_paragraph(" ".join((field.description or "").split()) + default, f"{key + ':':10}"))
+    typer.echo(_paragraph(f"in an audit, adversary: {{name: {name}}}", f"{'Written:':10}"))
+
+
+def _no_such(name: str, names: Collection[str]) -> str:
+    """Return the message for what cannot be explained: the few names that are close, of many."""
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=3, cutoff=0.6)
+    close += [each for each in names if name and name.lower() in each and each not in close][: 3 - len(close)]
+    hint = f"did you mean {' or '.join(close)}? See" if close else "see"
+    return f"no attack or adversary {name!r}; {hint} `fedsim list attacks` and `fedsim list adversaries`"
 
 
 @data_app.command("list")
@@ -354,6 +397,29 @@ def _attacks() -> dict[str, str]:
     return {name: f"{attack.title} ({attack.game})" for name, attack in ATTACKS.items()}
 
 
+def _adversary_kinds() -> "dict[str, type[Section]]":
+    """Return the section of a scenario that sets each adversary up."""
+    from fedsim import scenario
+
+    (union, _) = get_args(scenario.Adversary)
+    return {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in get_args(union)}
+
+
+def _adversaries() -> dict[str, str]:
+    """Return what parties can do beside looking, with their options."""
+    return {
+        name: " ".join((kind.__doc__ or "").split())
+        + _options(
+            {
+                key: "each" if field.default is None else field.default
+                for key, field in kind.model_fields.items()
+                if key != "name"
+            }
+        )
+        for name, kind in _adversary_kinds().items()
+    }
+
+
 def _defences() -> dict[str, str]:
     """Return the defences between the strategy and the clients."""
     from fedsim import scenario
@@ -389,6 +455,7 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "strategies": _strategies,
     "mods": _mods,
     "attacks": _attacks,
+    "adversaries": _adversaries,
     "partitions": lambda: PARTITIONS,
     "engines": lambda: ENGINES,
     "defences": _defences,
@@ -613,15 +680,14 @@ def _show_results(record: "Results", folder: Path) -> None:
 
 def _show_queries(record: "Results") -> None:
     """Print how much each attack asked the released model, and what its monitor made of that."""
-    from fedsim.report import number, percent
+    from fedsim.report import number, percent, queries_in_words
 
     asked: dict[str, dict[str, list[str]]] = {}
     alarms = []
     for finding in record.findings:
         if (queries := finding.queries) is None:
             continue
-        short = f", {queries.answered:,} of {queries.sent:,} answered" if queries.answered < queries.sent else ""
-        asked.setdefault(finding.audit, {}).setdefault(f"{queries.per_question:.4g}{short}", []).append(finding.attack)
+        asked.setdefault(finding.audit, {}).setdefault(queries_in_words(queries), []).append(finding.attack)
         if found := queries.monitored:
             false = found.false_alarms
             alarms.append(
@@ -635,8 +701,8 @@ def _show_queries(record: "Results") -> None:
                 )
             )
     for audit, counts in asked.items():
-        each = "; ".join(f"{count} for each item ({', '.join(attacks)})" for count, attacks in counts.items())
-        typer.echo(_paragraph(f"{audit}: {each}", "Queries   "))
+        each = ". ".join(f"{', '.join(attacks)}: {count}" for count, attacks in counts.items())
+        typer.echo(_paragraph(f"{audit}, {each}", "Queries   "))
     if alarms:
         _bullets(alarms)
     if asked:

@@ -228,8 +228,9 @@ def _queries(shared: Questioned, attack: Attack) -> results.Queries | None:
         budget=release.budget,
         sent=most.sent,
         answered=most.answered,
-        per_question=most.sent / main.ask.count,
+        per_question=(most.sent - most.public) / main.ask.count,
         batches=most.batches,
+        public=most.public,
         monitored=_monitored(shared, release.monitor, most, {log.stream: log for log in logs}.values()),
     )
 

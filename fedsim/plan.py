@@ -25,9 +25,11 @@ from fedsim.processes import MEMORY
 from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
 from fedsim.threads import pinned
-from fedsim.views import ClientAsk, DistinguishAsk, Floats
+from fedsim.views import ClientAsk, DistinguishAsk, Floats, RecordAsk
 
-START_AND_REPORT_SECONDS = 5.0  # worker processes import torch and Flower; figures are drawn
+START_SECONDS = 4.0  # worker processes import torch and Flower
+FIGURE_SECONDS = 0.3
+FINDING_SECONDS = 0.1  # intervals of its metrics, slices and controls
 PROCESS_BYTES = 450 * 2**20  # a process with torch and Flower loaded
 
 
@@ -69,7 +71,7 @@ def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memor
     return Plan(
         worlds=len(worlds),
         client_rounds=round(sum(cohort_size(world) * world.federation.rounds for world in worlds)),
-        seconds=START_AND_REPORT_SECONDS + parallel * crowding / min(workers, len(worlds)) + alone,
+        seconds=START_SECONDS + _report_seconds(prepared) + parallel * crowding / min(workers, len(worlds)) + alone,
         memory_bytes=(workers + 1) * (PROCESS_BYTES + 2 * pool_bytes) + live,
         resolution=_resolution(prepared),
         notes=(*_notes(prepared), *_alone(prepared)),
@@ -160,9 +162,17 @@ def _crowding(workers: int) -> float:
     return max(1.0, float(np.median(together)) / alone)
 
 
+def _report_seconds(prepared: Prepared) -> float:
+    """Return the seconds that intervals and figures take: two of the attacks, two of accuracy and loss, a ROC for each
+    audit.
+    """
+    audits = [each.audit for trial in prepared.trials for each in trial.audits]
+    return FIGURE_SECONDS * (4 + len(audits)) + FINDING_SECONDS * sum(len(audit.attacks) for audit in audits)
+
+
 def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measured: dict[str, Floats]) -> float:
     """Return the seconds that scoring takes: each attack on one target world, its references made up from one
-    signal.
+    signal; what needs references is scored again within each half of the worlds, to pick the most exposed records.
     """
     total, seed = 0.0, prepared.scenario.seed
     for each in trial.audits:
@@ -174,13 +184,20 @@ def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measure
                     continue
                 noise = generator(seed, "plan").standard_normal((len(one), *signal.shape)) * 1e-3
                 made_up, ask = signal + np.abs(noise), asked_from(exam.ask, each.vantage.clients)
-                seconds = []
-                with suppress(NotVisible):
-                    for _ in range(2):  # the first one also imports what the attack needs
-                        start = time.perf_counter()
-                        score(attacks[name], made_up, exam.members, one, exam.references, ask, seed, exam.quantity)
-                        seconds.append(time.perf_counter() - start)
-                total += min(seconds, default=0.0) * int(exam.targets.sum())
+                used = [exam.references]
+                if exam.kind == "main" and isinstance(exam.ask, RecordAsk) and attacks[name].min_references:
+                    place = np.arange(len(one)) % 2
+                    used.append(exam.references & (place == place[one])[None, :])
+                for references in used:
+                    if references[one].sum() < attacks[name].min_references:
+                        continue
+                    seconds = []
+                    with suppress(NotVisible):
+                        for _ in range(2):  # the first one also imports what the attack needs
+                            start = time.perf_counter()
+                            score(attacks[name], made_up, exam.members, one, references, ask, seed, exam.quantity)
+                            seconds.append(time.perf_counter() - start)
+                    total += min(seconds, default=0.0) * int(exam.targets.sum())
     return total
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedsim.monitor import inspect
 from fedsim.scenario import Release
 from fedsim.transcript import Arrays
-from fedsim.views import Answer, Floats, Oracle, Public, query, softmax
+from fedsim.views import Answer, Ask, Floats, Oracle, PropertyAsk, Public, Records, query, softmax
 
 
 def released(public: Public, arrays: Arrays, release: Release) -> Oracle:
@@ -48,11 +48,12 @@ def _shown(logits: Floats, release: Release) -> Floats | None:
 class Log(NamedTuple):
     """What one caller asked the released model in one world; plain numbers, small however much was asked.
 
-    A query is one record asked about. stream: SHA-256 of all queries in order. windows to largest_cluster: what the
-    monitor made of them, zeros without one.
+    A query is one record asked about. public: of those sent, how many are about a public record as it is. stream:
+    SHA-256 of all queries in order. windows to largest_cluster: what the monitor made of them, zeros without one.
     """
 
     sent: int = 0
+    public: int = 0
     answered: int = 0
     batches: tuple[tuple[int, int], ...] = ()  # (queries in a batch, how many such batches)
     stream: str = ""
@@ -63,12 +64,21 @@ class Log(NamedTuple):
     largest_cluster: int = 0
 
 
+def public_records(ask: Ask | None) -> tuple[Records, ...]:
+    """Return the public records that an attacker holds beside what it is asked about."""
+    if isinstance(ask, PropertyAsk):
+        return ask.no, ask.yes
+    held = getattr(ask, "population", None)
+    return () if held is None else (held,)
+
+
 class Caller:
     """The oracle as one caller meets it: every query is counted, and past the budget none is answered."""
 
-    def __init__(self, oracle: Oracle, release: Release) -> None:
+    def __init__(self, oracle: Oracle, release: Release, ask: Ask | None = None) -> None:
         self._oracle, self._budget, self._monitor = oracle, release.budget, release.monitor
-        self._sent = 0
+        self._sent = self._about_public = 0
+        self._public = frozenset(each.tobytes() for records in public_records(ask) for each in records.x)
         self._batches: Counter[int] = Counter()
         self._stream = hashlib.sha256()
         self._window: list[NDArray[np.float32]] = []
@@ -78,6 +88,7 @@ class Caller:
         """Return the answer to a batch; a query past the budget gets the class -1 and NaN."""
         left = len(x) if self._budget is None else max(self._budget - self._sent, 0)
         self._sent += len(x)
+        self._about_public += sum(each.tobytes() in self._public for each in x) if self._public else 0
         self._batches[len(x)] += 1
         self._stream.update(np.ascontiguousarray(x).data)
         self._watch(x)
@@ -97,6 +108,7 @@ class Caller:
         seen = self._inspected(self._seen) if self._window and not self._seen.windows else self._seen
         return seen._replace(
             sent=self._sent,
+            public=self._about_public,
             answered=self._sent if self._budget is None else min(self._sent, self._budget),
             batches=tuple(sorted(self._batches.items())),
             stream=self._stream.hexdigest() if self._sent else "",

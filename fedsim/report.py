@@ -34,6 +34,7 @@ from fedsim.results import (
     GameName,
     Json,
     Quantity,
+    Queries,
     Results,
     SetupFound,
     Sight,
@@ -595,6 +596,13 @@ def _mistake(specimen: str | None) -> str:
 def setup_title(name: str | None) -> str:
     """Return what the page calls a setup."""
     return STANDS if name is None else name
+
+
+def queries_in_words(queries: Queries) -> str:
+    """Return how many queries an attack sent in one world, about what, and how many were answered."""
+    public = f", {queries.public:,} about public records" if queries.public else ""
+    answered = "all" if queries.answered == queries.sent else f"{queries.answered:,}"
+    return f"{queries.sent - queries.public:,} queries about the items{public}; {answered} answered"
 
 
 def under(adversary: str | None) -> str:

@@ -246,9 +246,10 @@ class Queries:
     budget: int | None  # null: any number
     sent: int
     answered: int
-    per_question: float  # queries for each item that the audit asks about
+    per_question: float  # queries about the items, for each item that the audit asks about
     batches: tuple[tuple[int, int], ...]  # (queries in a batch, how many such batches)
     monitored: Monitored | None = None  # null: there is no monitor
+    public: int = 0  # of those sent, about public records
 
 
 @validated(frozen=True, config=STRICT)

@@ -548,8 +548,8 @@ class InconsistentModels(Section):
 
 
 class CanaryGradient(Section):
-    """The same, and the victim gets a model each of whose units answers to one record asked about (Pasquini et al.
-    2022). Nothing is learned in such a round.
+    """The server sends all clients but one a model with dead units, as in inconsistent_models, and the victim a model
+    each of whose units answers to one record asked about (Pasquini et al. 2022). Nothing is learned in such a round.
     """
 
     name: Literal["canary_gradient"]

@@ -430,8 +430,15 @@ def _message(path: KeyPath, detail: Mapping[str, Any], data: Any) -> str:
     schemas = _schemas(path, data)
     choices = [choice for schema in schemas for choice in _choices(schema)]
     got = got.get("name", got) if detail["type"] == "union_tag_invalid" and isinstance(got, dict) else got
-    hint = nearest(got, choices) if isinstance(got, str) else ""
+    hint = _spelt_out(got, schemas) or nearest(got, choices) if isinstance(got, str) else ""
     return f"got {_shown(got)}; allowed: {_allowed(schemas)}{hint}"
+
+
+def _spelt_out(name: str, schemas: Sequence[Mapping[str, Any]]) -> str:
+    """Return "; write {name: X}" where only the name of a mapping was given, with what else it must have."""
+    keys = next((schema["required"] for schema in schemas if _tag(schema) == name), ())
+    needed = [f"name: {name}", *(f"{key}: ..." for key in keys if key != "name")]
+    return f"; write {{{', '.join(needed)}}}" if keys else ""
 
 
 def _within(path: KeyPath, data: Any) -> bool:

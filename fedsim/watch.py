@@ -115,7 +115,7 @@ class Watch:
         for probe in self._probes:
             if probe.name not in self._hidden:
                 policy = self._releases[probe.name]
-                caller = Caller(released(self._facts, self._copy(arrays), policy), policy)
+                caller = Caller(released(self._facts, self._copy(arrays), policy), policy, probe.ask)
                 try:
                     signals[probe.name] = probe.signal.finish(self._states[probe.name], caller)
                 except NotVisible as reason:

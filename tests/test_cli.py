@@ -17,6 +17,7 @@ from fedsim import cli
 from fedsim.data.partition import PARTITIONS
 from fedsim.errors import RunError, ScenarioError
 from fedsim.results import Results
+from fedsim.scenario import ACTS_AS
 from tests import fakes
 
 VALID = """\
@@ -149,7 +150,9 @@ def test_what_is_no_scenario_is_one_line(capsys: pytest.CaptureFixture[str], tmp
         (["run", "quickstart", "--client-app", "json:make"], "json defines no function 'make'"),
         (["show", "quickstart", "--set", "worldz=3"], "did you mean worlds?"),
         (["list", "attack"], "did you mean attacks?"),
-        (["explain", "lyra"], "did you mean lira?"),
+        (["explain", "lyra"], "did you mean lira? See `fedsim list attacks`"),
+        (["explain", "isolate"], "did you mean isolation?"),
+        (["explain", "shadow"], "no attack or adversary 'shadow'; see `fedsim list attacks`"),
         (["report", "absent"], "no results here"),
         (["data", "get", "digts"], "did you mean digits?"),
         (["schema", "--out", "absent/schema.json"], "cannot be written"),
@@ -343,6 +346,22 @@ def test_explains_every_attack(name: str, capsys: pytest.CaptureFixture[str]) ->
     words = " ".join(out.split())
     assert ATTACKS[name].summary in words
     assert ATTACKS[name].link in words
+
+
+@pytest.mark.parametrize("name", ACTS_AS)
+def test_explains_every_adversary_and_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", name]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    kind = cli._adversary_kinds()[name]
+    assert " ".join(str(kind.__doc__).split()) in words
+    assert all(f" {key}: " in words for key in kind.model_fields if key != "name")
+    assert ("the server" in words.partition("(adversary): ")[2].partition("beside looking")[0]) == (
+        "server" in ACTS_AS[name]
+    )
+
+
+def test_a_name_that_is_not_there_does_not_print_all_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(fails(capsys, "explain", "lossy")) < 160
 
 
 def test_data_says_where_things_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from attacks import ATTACKS
 from attacks.noise import COPIES, MOST_COPIES, copies_within
+from fedsim import cli
 from fedsim.attack import fold
 from fedsim.errors import NotVisible
 from fedsim.release import Caller, Log, in_words
+from fedsim.report import queries_in_words
 from fedsim.results import read
 from fedsim.run import execute
 from fedsim.scenario import Monitor, Release
@@ -74,12 +76,14 @@ def test_a_stream_is_known_by_its_queries_and_not_by_its_batches() -> None:
 
 
 def test_the_monitor_sees_windows_across_batches() -> None:
-    """0 1 2 3 | 3 3 3 9 | 9: what is closer than a half is a near-duplicate, and two in a window raise the flag."""
+    """0 1 2 3 | 3 3 3 9 | 9: what is closer than a half is a near-duplicate, and two in a window raise the flag;
+    the last window is not full.
+    """
     watched = Caller(echo, Release(monitor=Monitor(window=4, near_duplicates=2, radius=0.5)))
     for value in (0, 1, 2, 3, 3, 3, 3, 9, 9):
         watched(np.array([[value]], dtype=np.float32))
     log = watched.log()
-    assert (log.windows, log.flagged, log.near_duplicates, log.clusters, log.largest_cluster) == (3, 1, 2, 1, 3)
+    assert (log.windows, log.flagged, log.near_duplicates, log.clusters, log.largest_cluster) == (2, 1, 2, 1, 3)
     assert watched.log() == log  # asking for the log changes nothing
 
 
@@ -88,7 +92,7 @@ def test_the_monitor_sees_windows_across_batches() -> None:
 
 def asked(study: Study, name: str, budget: int | None, *, vantage: str = "public") -> tuple[Log, Floats]:
     """Return what an attack asked of the first world, and its signal."""
-    caller = Caller(hide(study.worlds[0].released, "all"), Release(budget=budget))
+    caller = Caller(hide(study.worlds[0].released, "all"), Release(budget=budget), study.ask)
     setup = dataclasses.replace(study.setup, budget=budget)
     return _folded(study, name, setup, caller, vantage)
 
@@ -110,6 +114,15 @@ def test_the_noise_attack_spends_the_budget_and_no_more() -> None:
     assert free.sent == (COPIES + 1) * items
     np.testing.assert_array_equal(unlimited, asked(study, "label_only", 101 * items)[1])
     assert asked(study, "label_only", 5, vantage="server")[0] == Log()  # who holds the model need not ask
+
+
+def test_noisy_copies_are_about_the_items_and_samples_are_public() -> None:
+    """The noise attack asks about items only, in copies that are nobody's; the two samples of a property are public."""
+    record, about = record_study(0), property_study(0)
+    assert isinstance(about.ask, PropertyAsk)
+    copies, samples = asked(record, "label_only", None)[0], asked(about, "property_loss", None)[0]
+    assert (copies.sent, copies.public) == ((COPIES + 1) * record.ask.count, 0)
+    assert samples.sent == samples.public == len(about.ask.no) + len(about.ask.yes)
 
 
 def test_what_a_budget_pays_for() -> None:
@@ -156,7 +169,7 @@ def test_a_white_box_and_a_window_that_cannot_be_full_are_refused() -> None:
         Monitor(window=10, near_duplicates=10)
 
 
-def test_a_run_counts_and_measures(tmp_path: Path) -> None:
+def test_a_run_counts_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a scenario to its results: queries of each audit under its own release, the monitor's rates, and the same
     again from worlds that were kept on disk.
     """
@@ -179,12 +192,20 @@ def test_a_run_counts_and_measures(tmp_path: Path) -> None:
     assert free is not None
     assert limited is not None
     everything = 48 + 60
-    assert (free.sent, free.answered, free.per_question) == (everything, everything, everything / 48)
+    assert (free.sent, free.public, free.answered, free.per_question) == (everything, 60, everything, 1.0)
+    assert queries_in_words(free) == "48 queries about the items, 60 about public records; all answered"
+    assert queries_in_words(limited) == "48 queries about the items, 60 about public records; 20 answered"
     assert free.batches == ((48, 1), (60, 1))
     assert (limited.sent, limited.answered, limited.budget) == (everything, 20, 20)
     assert limited.monitored is not None
-    assert (limited.monitored.windows, limited.monitored.flagged) == (6, 0)  # 108 records, all different
+    assert (limited.monitored.windows, limited.monitored.flagged) == (
+        5,
+        0,
+    )  # 108 records, all different; the last 8 fill none
     assert limited.monitored.false_alarms.estimate == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Queries to the released model" in page
+    cli._show_queries(record)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Queries limited, loss: 48 queries about the items, 60 about public records; 20 answered" in said
     assert read(tmp_path / "run") == record

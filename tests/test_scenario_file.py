@@ -172,6 +172,18 @@ STRUCTURE = {
 }
 
 MEANING = {
+    "only the name of a game": Bad(
+        "attacks:", "game: distinguish\n    attacks:", ":7: audits.0.game", ("write {name: distinguish}",)
+    ),
+    "only the name of a game that needs more": Bad(
+        "attacks:",
+        "game: property\n    attacks:",
+        ":7: audits.0.game",
+        ("write {name: property, column: ..., value: ...}",),
+    ),
+    "only the name of an adversary": Bad(
+        "attacks:", "adversary: isolation\n    attacks:", ":7: audits.0.adversary", ("; write {name: isolation}",)
+    ),
     "no such source": Bad("digits", "digit", ":2: data.source", ("digits, adult", "did you mean digits?")),
     "no such strategy": Bad(
         "rounds: 3",
