@@ -16,7 +16,7 @@ from fedsim.attack import Attack
 from fedsim.engine import run_worlds
 from fedsim.job import Job
 
-WORLDS, ROUNDS, TURNS = 8, 10, 3
+WORLDS, ROUNDS, TURNS = 4, 10, 3
 HEADER = ("attacks", "reads", "signal / training", "range of the turns")
 
 
