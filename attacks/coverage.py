@@ -6,8 +6,9 @@ from attacks.table import ATTACKS
 from fedsim.attack import Attack, Input
 
 PUBLIC: frozenset[Input] = frozenset({"labels", "confidences"})
-PARTICIPANT: frozenset[Input] = PUBLIC | {"models", "ascent"}
-SERVER: frozenset[Input] = PARTICIPANT | {"update", "updates", "sum", "sums", "roll", "metadata", "inconsistency"}
+TAKES_PART: frozenset[Input] = PUBLIC | {"models", "ascent"}
+PARTICIPANT: frozenset[Input] = TAKES_PART | {"poisoning"}
+SERVER: frozenset[Input] = TAKES_PART | {"update", "updates", "sum", "sums", "roll", "metadata", "inconsistency"}
 
 VIEWS: dict[str, frozenset[Input]] = {
     "public": PUBLIC,
@@ -31,6 +32,7 @@ BLOCKED_BY: dict[Input, str] = {
     "ascent": "",
     "inconsistency": "consistency check",
     "metadata": "hidden metadata",
+    "poisoning": "",
 }
 """What takes an input away from a vantage that would have it. Noise takes nothing away: it makes it worth less."""
 
@@ -38,6 +40,7 @@ BLOCKED_BY: dict[Input, str] = {
 FOLLOWS: dict[Input, tuple[str, ...]] = {
     "ascent": ("gradient_ascent",),
     "inconsistency": ("inconsistent_models", "canary_gradient"),
+    "poisoning": ("property_poisoning",),
 }
 """The adversaries on whose acts an input follows."""
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.final import Latest, cross_entropy, keep_latest, labels, probabilities, watch
+from attacks.final import Latest, cross_entropy, keep_latest, labels, margin, probabilities, watch
 from attacks.gradients import comparable
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
-from fedsim.transcript import Arrays, Event, client
+from fedsim.transcript import ACT, Arrays, Event, client
 from fedsim.views import Ask, Floats, Oracle, PropertyAsk, Public
 
 
@@ -108,3 +108,45 @@ SAMPLE_ANSWERS = Signal(_start, _step, _answers, "confidences")
 """Probabilities for the records of both samples, one behind the other [1, records, classes]."""
 NEURONS = Signal(_start, _step, _neurons, "models")
 """The parameters, a row for each neuron [1, neurons, 2 + widest], as `neurons` lays them out."""
+
+
+# Records with the property, after poisoning.
+
+QUERIES = 1000
+"""Records with the property that a poisoner asks about, at most (Chaudhari et al. 2023)."""
+
+
+class Poisoned(NamedTuple):
+    """What was seen, and the class that the vantage itself gave to records with the property."""
+
+    seen: Seen
+    label: int | None = None
+
+
+def _start_poisoned(public: Public, ask: Ask) -> Poisoned:
+    return Poisoned(_start(public, ask))
+
+
+def _step_poisoned(state: Poisoned, event: Event) -> Poisoned:
+    if event.kind == ACT and "label" in event.facts:
+        return state._replace(label=int(str(event.facts["label"])))
+    return state._replace(seen=_step(state.seen, event))
+
+
+def _belief(state: Poisoned, released: Oracle) -> Floats:
+    model, holders, budget = state.seen.model, state.seen.ask.holders, state.seen.latest.public.budget
+    if state.label is None or holders is None:
+        raise NotVisible("nobody of this vantage poisoned the training with records that have the property")
+    affordable = QUERIES if budget is None or model.final else min(budget, QUERIES)
+    x = holders.x[-affordable:]  # the first ones are the poison
+    beliefs = margin(probabilities(model, released, x), np.full(len(x), state.label))
+    return np.array([beliefs.mean()])
+
+
+POISONED_BELIEF = Signal(_start_poisoned, _step_poisoned, _belief, "poisoning")
+"""Mean over records with the property of the log-odds of the class that they were poisoned with [1].
+
+The poison shifts it the more, the fewer honest records with the property there are.
+Source: Chaudhari et al., "SNAP: efficient extraction of private properties with poisoning", IEEE S&P 2023,
+https://arxiv.org/abs/2208.12348
+"""

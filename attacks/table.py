@@ -27,7 +27,7 @@ from attacks.noise import NOISE_ROBUSTNESS
 from attacks.participation import ANSWERED, SAMPLE_LOSS, SAMPLE_MARGIN
 from attacks.prolin import MARKS_MOVED, PROPERTY_OF_CLIENTS, PROPERTY_OF_SUMS
 from attacks.rounds import LOSS_TRAJECTORY
-from attacks.samples import NEURONS, SAMPLE_ACCURACIES, SAMPLE_ANSWERS, SAMPLE_LOSSES
+from attacks.samples import NEURONS, POISONED_BELIEF, SAMPLE_ACCURACIES, SAMPLE_ANSWERS, SAMPLE_LOSSES
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
 from attacks.updates import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_COSINE_ONCE, UPDATE_DIFFERENCE
 from attacks.zero_patterns import STILL_FEATURES, STILL_IN_ALL
@@ -1204,6 +1204,22 @@ ATTACKS: dict[str, Attack] = {
         knowledge="An audit whose adversary is canary_gradient, and which client is alleged to hold the record.",
         paper=PASQUINI,
         link=PASQUINI_LINK,
+    ),
+    # Against a training that the attacker poisoned.
+    "property_snap": Attack(
+        name="property_snap",
+        title="Belief in the poison (SNAP)",
+        game="property",
+        signal=POISONED_BELIEF,
+        test=partial(lira.online, spread="auto"),
+        summary="A participant trains on records with the property under one label, and asks how much the model "
+        "believes it. The rarer the property is among the others' records, the less there is to contradict the poison.",
+        knowledge="An audit whose adversary is property_poisoning, public records with the property, and reference "
+        "federations poisoned alike.",
+        paper="Chaudhari, Abascal, Oprea, Jagielski, Tramer, Ullman: SNAP: efficient extraction of private properties "
+        "with poisoning. IEEE S&P 2023",
+        link="https://arxiv.org/abs/2208.12348",
+        min_references=4,
     ),
 }
 """Every attack by name."""

@@ -15,7 +15,14 @@ from fedsim.game import Actor, World
 from fedsim.gradients import norms, record_gradients, weighted_sum
 from fedsim.grid import Handle, ScenarioGrid, arrays_of, encoded, only
 from fedsim.models import Model, Params
-from fedsim.scenario import CanaryGradient, GradientAscent, InconsistentModels, Isolation, LabelPoisoning
+from fedsim.scenario import (
+    CanaryGradient,
+    GradientAscent,
+    InconsistentModels,
+    Isolation,
+    LabelPoisoning,
+    PropertyPoisoning,
+)
 from fedsim.training import Task
 from fedsim.transcript import ACT, SERVER, Arrays, Fact, client
 from fedsim.vectors import Floats
@@ -53,22 +60,41 @@ def pushed_update(world: World, model: Model, params: Params, party: int, number
 
 
 def poisoned(world: World, party: int, task: Task, classes: int) -> Task:
-    """Return the local training of a participant: where it poisons, with mislabelled copies of the targets among its
-    records.
+    """Return the local training of a participant: where it poisons, with records beside its own.
 
-    The wrong label of a record is the next class: the same wherever it is copied.
+    Either mislabelled copies of the targets, where the wrong label of a record is the next class, the same wherever it
+    is copied; or records with a property under one label, as many as its part of the share.
     Source: Tramer et al., "Truth serum: poisoning machine learning models to reveal their secrets", CCS 2022,
-    https://arxiv.org/abs/2204.00032
+    https://arxiv.org/abs/2204.00032; Chaudhari et al., "SNAP: efficient extraction of private properties with
+    poisoning", IEEE S&P 2023, https://arxiv.org/abs/2208.12348
     """
     actor = world.adversary
-    if actor is None or not isinstance(actor.plan, LabelPoisoning) or client(party) not in actor.parties:
+    if actor is None or client(party) not in actor.parties:
         return task
-    copies, targets = actor.plan.copies, actor.targets
-    x = torch.from_numpy(np.concatenate([targets.x] * copies)).to(task.x.device, task.x.dtype)
-    y = torch.from_numpy(np.concatenate([(targets.y + 1) % classes] * copies)).to(task.y.device)
+    plan, targets = actor.plan, actor.targets
+    if isinstance(plan, LabelPoisoning):
+        more_x = np.concatenate([targets.x] * plan.copies)
+        more_y = np.concatenate([(targets.y + 1) % classes] * plan.copies)
+    elif isinstance(plan, PropertyPoisoning):
+        more_x = targets.x[_poison(world, actor, plan, client(party))]
+        more_y = np.full(len(more_x), plan.label)
+    else:
+        return task
+    x = torch.from_numpy(more_x).to(task.x.device, task.x.dtype)
+    y = torch.from_numpy(more_y).to(task.y.device)
     own = task.rows.to(task.x.device)
     rows = torch.arange(len(own) + len(y))
     return task._replace(x=torch.cat([task.x[own], x]), y=torch.cat([task.y[own], y]), rows=rows)
+
+
+def _poison(world: World, actor: Actor, plan: PropertyPoisoning, party: str) -> Ints:
+    """Return which of the targets one of the acting parties trains on; together they use as many as the share, each
+    once more wherever there are too few.
+    """
+    wanted = max(1, round(plan.share * sum(len(rows) for rows in world.rows)))
+    parties = sorted(actor.parties)
+    every = np.resize(np.arange(len(actor.targets)), wanted)
+    return every[parties.index(party) :: len(parties)]
 
 
 def aimed_at(actor: Actor, plan: GradientAscent, number: int) -> Records:
@@ -115,7 +141,7 @@ def active(world: World, model: Model, handle: Handle | None) -> Handle | None:
     if actor is None:
         return handle
     deliver = handle if handle is not None else _exchange
-    act = _server_act(actor, model) if SERVER in actor.parties else partial(_note_participants, actor)
+    act = _server_act(actor, model) if SERVER in actor.parties else partial(_note_participants, world, actor)
 
     def acted(messages: list[Message], grid: ScenarioGrid) -> list[Message]:
         if not messages or not due(actor, grid.round):
@@ -142,12 +168,24 @@ def _server_act(actor: Actor, model: Model) -> Act:
             raise ValueError(f"{plan.name} is no act of the server")
 
 
-def _note_participants(actor: Actor, messages: list[Message], grid: ScenarioGrid, deliver: Handle) -> list[Message]:
+def _note_participants(
+    world: World, actor: Actor, messages: list[Message], grid: ScenarioGrid, deliver: Handle
+) -> list[Message]:
     """Write down for the participants that act in this round what they aim at; they act for themselves."""
-    facts = {"copies": actor.plan.copies} if isinstance(actor.plan, LabelPoisoning) else _groups(actor, grid.round)
     for party in sorted({client(grid.receiver(message)) for message in messages} & actor.parties):
-        grid.note(ACT, party, party, {}, facts)
+        grid.note(ACT, party, party, {}, _aim(world, actor, party, grid.round))
     return deliver(messages, grid)
+
+
+def _aim(world: World, actor: Actor, party: str, number: int) -> Mapping[str, Fact]:
+    """Return what a participant does in a round in which it acts."""
+    match actor.plan:
+        case LabelPoisoning() as plan:
+            return {"copies": plan.copies}
+        case PropertyPoisoning() as plan:
+            return {"label": plan.label, "records": len(_poison(world, actor, plan, party))}
+        case _:
+            return _groups(actor, number)
 
 
 def _groups(actor: Actor, number: int) -> Mapping[str, Fact]:

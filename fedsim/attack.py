@@ -20,12 +20,23 @@ Bools = NDArray[np.bool_]
 
 
 Input = Literal[
-    "labels", "confidences", "models", "update", "updates", "sum", "sums", "roll", "metadata", "ascent", "inconsistency"
+    "labels",
+    "confidences",
+    "models",
+    "update",
+    "updates",
+    "sum",
+    "sums",
+    "roll",
+    "metadata",
+    "ascent",
+    "inconsistency",
+    "poisoning",
 ]
 """What a signal reads: the answers of a model, or only their labels; the global models of several rounds; the update of
 the client it is about; those of the others too; a sum of updates that it is in, or sums over sets of clients that
-differ; who takes part; what travels in clear beside an update; or what follows on acts of one's own, gradient ascent or
-inconsistent models.
+differ; who takes part; what travels in clear beside an update; or what follows on acts of one's own, gradient ascent,
+inconsistent models or poisoning.
 """
 
 

@@ -72,7 +72,7 @@ DISTINGUISHED = 8
 @dataclass(frozen=True)
 class Actor:
     """Who of a world deviates from the protocol, and how. It knows the records that will be asked about (`targets`),
-    and not who trains on them.
+    and not who trains on them; in the property game `targets` are public records with the property.
     """
 
     plan: Adversary
@@ -176,7 +176,7 @@ def with_adversary(drawn: Draw, plan: Adversary, parties: frozenset[str]) -> Dra
     own = sorted(Vantage(parties).clients)
     actors: dict[tuple[int, ...], Actor] = {}
     for numbers in dict.fromkeys(exams_of):
-        asked = [ask.items for ask in (drawn.exams[n].ask for n in numbers) if isinstance(ask, RecordAsk)]
+        asked = [given for n in numbers if (given := _given(drawn.exams[n].ask)) is not None]
         x, y, owner = (np.concatenate([getattr(items, part) for items in asked]) for part in ("x", "y", "owner"))
         known = ~np.isin(owner, own)
         actors[numbers] = Actor(plan, parties, Records(x[known], y[known], owner[known]))
@@ -185,6 +185,13 @@ def with_adversary(drawn: Draw, plan: Adversary, parties: frozenset[str]) -> Dra
         for world, numbers in zip(drawn.worlds, exams_of, strict=True)
     )
     return Draw(tuple(worlds), drawn.exams)
+
+
+def _given(ask: Ask) -> Records | None:
+    """Return the records by which an adversary goes about a question."""
+    if isinstance(ask, RecordAsk):
+        return ask.items
+    return ask.holders if isinstance(ask, PropertyAsk) else None
 
 
 def adversary_title(plan: Adversary, parties: frozenset[str]) -> str:
@@ -562,7 +569,8 @@ def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
 def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
     """Worlds in which one of several shares of the records, of all or of one client's, has a property."""
     drawn = property_game.populations(scenario, pool, game)
-    ask = PropertyAsk(_records(pool, drawn.no), _records(pool, drawn.yes), game.shares, game.client)
+    no, yes, holders = (_records(pool, rows) for rows in (drawn.no, drawn.yes, drawn.holders))
+    ask = PropertyAsk(no, yes, game.shares, game.client, holders=holders)
     worlds: list[World] = []
     exams: list[Exam] = []
     for kind in dict.fromkeys(each.kind for each in drawn.worlds):

@@ -14,7 +14,17 @@ from fedsim.job import Job, Probe, Recipes
 from fedsim.models import parameter_count
 from fedsim.monitor import NotEnough, calibrated_radius
 from fedsim.randomness import generator
-from fedsim.scenario import Adversary, Audit, CanaryGame, DistributedPrivacy, Federation, Release, Scenario, in_setup
+from fedsim.scenario import (
+    Adversary,
+    Audit,
+    CanaryGame,
+    DistributedPrivacy,
+    Federation,
+    PropertyPoisoning,
+    Release,
+    Scenario,
+    in_setup,
+)
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
 
@@ -152,6 +162,10 @@ def _drawn(scenario: Scenario, pool: Pool, audits: Sequence[tuple[int, Audit]]) 
     drawn = draw(scenario, pool, audits[0][1].game, watchers if victim is None else watchers | {victim})
     if plan is None:
         return drawn
+    if isinstance(plan, PropertyPoisoning) and plan.label >= pool.classes:
+        raise ScenarioError(
+            f"audits.{audits[0][0]}.adversary.label: got {plan.label}; classes are 0 to {pool.classes - 1}"
+        )
     return with_adversary(drawn, plan, acting(plan, parse_vantage(audits[0][1].vantage, pool.clients)))
 
 

@@ -37,14 +37,15 @@ class Population(NamedTuple):
 
 
 class Populations(NamedTuple):
-    """All the worlds of a property game, exam by exam, the public samples of its first and of its last share, and how
-    strongly property and label hang together.
+    """All the worlds of a property game, exam by exam, the public samples of its first and of its last share, how
+    strongly property and label hang together, and the public records with the property.
     """
 
     worlds: tuple[Population, ...]
     no: Rows
     yes: Rows
     correlation: float
+    holders: Rows
 
 
 def title(game: PropertyGame) -> str:
@@ -106,7 +107,8 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
     if scenario.controls.planted_worlds:
         ends = _extremes(mix[:size], sources)[:: 1 if game.shares[0] < game.shares[-1] else -1]
         exam("planted", [end / size for end in ends], ends)
-    return Populations(tuple(worlds), no, yes, _correlation(has[private], pool.y[private]))
+    related = _correlation(has[private], pool.y[private])
+    return Populations(tuple(worlds), no, yes, related, pool.population[has[pool.population]])
 
 
 def _named(game: PropertyGame) -> str:

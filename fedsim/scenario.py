@@ -559,8 +559,21 @@ class CanaryGradient(Section):
     """Rounds from one victim to the next."""
 
 
+class PropertyPoisoning(Section):
+    """A participant also trains on public records with the property, all under one label: the rarer the property is
+    among the others' records, the more the model believes it (Chaudhari et al. 2023).
+    """
+
+    name: Literal["property_poisoning"]
+    share: Annotated[float, Field(gt=0, le=1)] = 0.03
+    """Poison records, as a share of the training records of all (at least one)."""
+    label: Annotated[int, Field(ge=0)] = 1
+    """The class that they are given."""
+
+
 Adversary = Annotated[
-    GradientAscent | LabelPoisoning | Isolation | InconsistentModels | CanaryGradient, Field(discriminator="name")
+    GradientAscent | LabelPoisoning | Isolation | InconsistentModels | CanaryGradient | PropertyPoisoning,
+    Field(discriminator="name"),
 ]
 ACTS_AS: dict[str, tuple[str, ...]] = {
     "gradient_ascent": ("server", "client"),
@@ -568,6 +581,7 @@ ACTS_AS: dict[str, tuple[str, ...]] = {
     "isolation": ("server",),
     "inconsistent_models": ("server",),
     "canary_gradient": ("server",),
+    "property_poisoning": ("client",),
 }
 """Who of a vantage acts, by the adversary's name: the server if it can and is there, else every client there."""
 
@@ -595,7 +609,7 @@ class Audit(Section):
     """bounds: the delta at which epsilon is bounded."""
     adversary: Adversary | None = None
     """What the vantage does beside looking (default: nothing): {name: gradient_ascent | label_poisoning | isolation |
-    inconsistent_models | canary_gradient, ...}.
+    inconsistent_models | canary_gradient, ...}; in the game property {name: property_poisoning, ...}.
     """
 
 

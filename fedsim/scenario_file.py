@@ -691,9 +691,14 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         words = {"server": "the server", "client": "a participant (client:K)"}
         who = " or ".join(words[role] for role in roles)
         yield _Problem((*place, "vantage"), f"{plan.name} is an act of {who}, and {_shown(audit.vantage)} has none")
-    if audit.game != "record":
+    game = audit.game if isinstance(audit.game, str) else audit.game.name
+    if plan.name == "property_poisoning" and game != "property":
+        yield _Problem((*here, "name"), f"property_poisoning acts in the game property, and this audit's is {game}")
+    if plan.name != "property_poisoning" and game != "record":
         yield _Problem(
-            (*here, "name"), "an adversary acts on the records that are asked about, in the game record only"
+            (*here, "name"),
+            f"{plan.name} acts on the records that are asked about, in the game record only; property_poisoning acts "
+            "in the game property",
         )
     if victim is not None and victim >= clients:
         yield _Problem((*here, "client"), f"got {victim}; clients are 0 to {clients - 1}")
@@ -701,7 +706,7 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         yield _Problem((*here, "client"), f"client {victim} is in the vantage; its own records are not asked about")
     rounds, every = attacked.federation.rounds, getattr(plan, "every", 1)
     last = rounds if by_server else rounds - 1  # what a participant does in the last round, it sees no answer to
-    if every > last and plan.name != "label_poisoning":
+    if every > last and plan.name not in ("label_poisoning", "property_poisoning"):
         yield _Problem(
             (*here, "every"), f"got {every}, and in {rounds} rounds nothing would come of it; at most {last}"
         )

@@ -169,7 +169,7 @@ class RecordAsk:
 @dataclass(frozen=True)
 class PropertyAsk:
     """Which of `shares` of the property does the training population have, or the data of `client`? The attacker holds
-    a public sample with the first share and one with the last.
+    a public sample with the first share and one with the last, and knows which public records have the property.
     """
 
     no: Records
@@ -177,6 +177,7 @@ class PropertyAsk:
     shares: tuple[float, ...] = (0.0, 1.0)
     client: int | None = None  # None: everybody
     count: int = 1
+    holders: Records | None = None  # the public records with the property; None: nobody says
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,28 @@ def property_study(seed: int, worlds: int = 24, size: int = 120) -> Study:
     return Study(setup, PropertyAsk(draw(400, 0.3), draw(400, 0.7)), tuple(results))
 
 
+def poisoned_study(seed: int, worlds: int = 24, size: int = 120, poison: int = 20) -> Study:
+    """Return worlds in which a share of the records has a property that the last feature shows, and the first client
+    says class 1 of further ones; what it does is noted in the server's name, like the acts of `noted`.
+    """
+    rng = generator(seed, "poisoned")
+
+    def draw(has: Bools) -> Records:
+        x = np.column_stack([rng.standard_normal((len(has), 3)), has]).astype(np.float32)
+        return Records(x, (x[:, 0] > 0).astype(np.int64), np.full(len(has), -1))
+
+    setup, results, holders = public(2), [], draw(np.ones(200, dtype=bool))
+    for answer in rng.random(worlds) < 0.5:
+        parts = [draw(rng.random(size // CLIENTS) < (0.6 if answer else 0.2)) for _ in range(CLIENTS)]
+        held = [(part.x, part.y) for part in parts]
+        held[0] = np.concatenate([held[0][0], holders.x[:poison]]), np.append(held[0][1], np.ones(poison, int))
+        finished = run(setup, held, 4, np.array([answer]))
+        note = Event(1, ACT, SERVER, SERVER, {}, {"label": 1, "records": poison})
+        results.append(replace(finished, events=(note, *finished.events)))
+    no, yes = (draw(rng.random(400) < share) for share in (0.2, 0.6))
+    return Study(setup, PropertyAsk(no, yes, (0.2, 0.6), holders=holders), tuple(results))
+
+
 def label_study(seed: int, worlds: int = 12, classes: int = 8) -> Study:
     """Return worlds in which client 0 holds a random half of the classes, and the others hold all. No feature is
     negative, as after a ReLU.

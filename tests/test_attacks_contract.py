@@ -26,6 +26,7 @@ from tests.leaky_worlds import (
     hide,
     label_study,
     noted,
+    poisoned_study,
     property_study,
     record_study,
     scores,
@@ -59,11 +60,12 @@ FLOOR = 0.85
 
 SEEN = {
     "public": PUBLIC,
-    "client:0": PARTICIPANT - {"ascent"} | {"update", "sum", "sums", "metadata"},
-    "server": SERVER,
+    "client:0": PARTICIPANT - {"ascent", "poisoning"} | {"update", "sum", "sums", "metadata"},
+    "server": SERVER | {"poisoning"},
 }
 """What there is to read; here some questions are about client 0, and it is the server that acts."""
 OWN_STUDY = dict.fromkeys(("zero_pattern", "zero_pattern_rounds", "metadata_only"), "sparse")
+OWN_STUDY["property_snap"] = "poisoned"
 
 
 @cache
@@ -73,7 +75,7 @@ def study(game: str, seed: int = SEED) -> Study:
     studies = {"property": property_study, "labels": label_study, "canaries": canary_study}
     studies |= {"source": source_study, "client": client_study, "distinguish": distinguish_study}
     studies |= {"client_property": client_property_study, "batches": batch_study}
-    return (studies | {"sparse": sparse_study})[game](seed)
+    return (studies | {"sparse": sparse_study, "poisoned": poisoned_study})[game](seed)
 
 
 def study_of(attack: Attack) -> Study:

@@ -40,9 +40,14 @@ ADVERSARIES = {
     "ascent_lira": {"name": "gradient_ascent"},
     "inconsistency_cosine": {"name": "inconsistent_models"},
     "canary_gradient": {"name": "canary_gradient"},
+    "property_snap": {"name": "property_poisoning"},
 }
 """What the vantage must do for an attack to have something to read."""
-CAN_ACT = {"ascent": ("participant", "server", "secagg"), "inconsistency": ("server", "secagg")}
+CAN_ACT = {
+    "ascent": ("participant", "server", "secagg"),
+    "inconsistency": ("server", "secagg"),
+    "poisoning": ("participant",),
+}
 
 
 def _audits(game: str, column: str) -> list[dict[str, Any]]:

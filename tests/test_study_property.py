@@ -25,7 +25,8 @@ from tests.test_study import HERE
 pytestmark = pytest.mark.slow
 NEEDS_ADULT = pytest.mark.skipif("adult" not in HERE, reason="the files of adult are not in the data folder")
 SHARES = (0.5, 0.2)
-NAMES = tuple(name for name, attack in ATTACKS.items() if attack.game == "property")
+NAMES = tuple(n for n, row in ATTACKS.items() if row.game == "property" and row.signal.reads != "poisoning")
+"""Those that only look."""
 
 
 def _scored(names: tuple[str, ...] = NAMES, game: dict[str, Any] | None = None, **settings: Any) -> dict[str, Scored]:
