@@ -116,11 +116,11 @@ def judged(seen: Mapping[int, Round], count: int) -> Floats:
 
     numbers = np.array(sorted(seen))
     blocks = (numbers - 1) * BLOCKS // count
+    if len(np.unique(blocks)) < 2:
+        raise NotVisible("all rounds that were seen lie in one block, and each block is judged by practice in others")
     scores = np.full(count, 0.5)
     for block in np.unique(blocks):
         elsewhere = [seen[int(number)].tried for number in numbers[blocks != block]]
-        if not elsewhere:  # all that was seen lies in this block
-            continue
         answers = np.tile(np.repeat([False, True], PRACTISED), len(elsewhere))
         forest = RandomForestClassifier(100, min_samples_leaf=5, random_state=0)
         forest.fit(np.concatenate(elsewhere), answers)

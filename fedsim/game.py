@@ -4,7 +4,7 @@ the truth.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -534,7 +534,7 @@ def _bare(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     """Return a world that trains as the scenario says, without noise or drop-outs."""
     own = scenario.federation
     federation = Federation(
-        rounds=max(own.rounds, scenario.controls.planted_rounds),
+        rounds=scenario.controls.planted_rounds,
         strategy=Plugin(name="fedavg"),
         local=own.local,
         clients_per_round=own.clients_per_round,
@@ -570,7 +570,7 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
     """Worlds in which one of several shares of the records, of all or of one client's, has a property."""
     drawn = property_game.populations(scenario, pool, game)
     no, yes, holders = (_records(pool, rows) for rows in (drawn.no, drawn.yes, drawn.holders))
-    ask = PropertyAsk(no, yes, game.shares, game.client, holders=holders)
+    ask = PropertyAsk(no, yes, drawn.shares, game.client, holders=holders)
     worlds: list[World] = []
     exams: list[Exam] = []
     for kind in dict.fromkeys(each.kind for each in drawn.worlds):
@@ -657,7 +657,7 @@ def _client_property(scenario: Scenario, pool: Pool, game: ClientPropertyGame, w
             members=members[:, asked],
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),
-            blind=np.broadcast_to(asked.astype(np.float64)[:, None], (len(positions), len(asked), 1)),
+            blind=np.stack([_tally(pool, [worlds[int(w)].rows[int(k)] for k in asked]) for w in positions]),
             owner=asked,
             new_items=False,
             facts=facts,
@@ -694,7 +694,9 @@ def _batches(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozense
             members=members,
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),
-            blind=np.broadcast_to(np.arange(count)[None, :, None], (len(positions), count, 1)).astype(np.float64),
+            blind=np.stack(
+                [_tally(pool, [rows_in(worlds[int(w)], game.client, t + 1) for t in range(count)]) for w in positions]
+            ),
             owner=np.full(count, game.client),
             new_items=False,
             facts=facts,
@@ -714,6 +716,13 @@ def _batches(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozense
     if scenario.controls.planted_worlds:
         exams.append(played("planted"))
     return Draw(tuple(worlds), tuple(exams))
+
+
+def _tally(pool: Pool, parts: Sequence[Rows]) -> NDArray[np.float64]:
+    """Return the place, the size and the label counts of each part [parts, 2 + classes]: what shows without a model."""
+    counts = [np.bincount(pool.y[rows], minlength=pool.classes) for rows in parts]
+    sizes = [[place, len(rows)] for place, rows in enumerate(parts)]
+    return np.concatenate([np.array(sizes), np.array(counts)], axis=1).astype(np.float64)
 
 
 def _canaries(scenario: Scenario, pool: Pool, game: CanaryGame) -> Draw:

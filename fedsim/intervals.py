@@ -146,11 +146,11 @@ def leaked(balanced_accuracy: Measured | Unresolved, shares: tuple[float, float]
     if isinstance(balanced_accuracy, Unresolved):
         return balanced_accuracy
     ratio = share_ratio(*shares)
+    if ratio == 0:
+        return Unresolved("A single record tells shares of 0 and 1 apart, so nothing is said by counting records.")
     low, estimate, high = (
         n_leaked(value, ratio) for value in (balanced_accuracy.low, balanced_accuracy.estimate, balanced_accuracy.high)
     )
-    if not isfinite(low):
-        return Unresolved("A single record tells shares of 0 and 1 apart, so nothing is said by counting records.")
     method = f"{balanced_accuracy.method}; accuracy turned into records"
     return replace(balanced_accuracy, estimate=estimate, low=low, high=high, method=method)
 
@@ -178,7 +178,11 @@ def leaked_by_estimates(
     if isinstance(error, Unresolved):
         return error
     variance = float(np.mean(truth * (1 - truth)))
-    low, estimate, high = (n_leaked_by_estimates(value, variance) for value in (error.high, error.estimate, error.low))
+    if not (spread := float(np.var(truth))):
+        return Unresolved("All worlds have the same share, so there is nothing to estimate.")
+    low, estimate, high = (
+        n_leaked_by_estimates(value, variance, spread) for value in (error.high, error.estimate, error.low)
+    )
     return replace(error, estimate=estimate, low=low, high=high, method=f"{error.method}; error turned into records")
 
 

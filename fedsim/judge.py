@@ -333,6 +333,11 @@ def _controls(
     """Return the three controls of a finding: what each measured, whether it passed, and what that means."""
     no_leak = _control_auc(null, CONFIDENCE, "There is no null control: no record was set aside for it.")
     known_leak = _control_auc(planted, LEVEL, "The scenario asks for no planted worlds.")
+    if isinstance(planted, Tried) and isinstance(known_leak, Measured) and not found_leak(known_leak):
+        answers = planted.exam.members
+        perfect = measure(AUC, answers.astype(np.float64), answers, planted.asked, new_items=planted.exam.new_items)
+        if not found_leak(perfect):
+            known_leak = Unresolved("The planted worlds are too few to tell even a perfect attack from chance.")
     facts = "".join(f"; {name.replace('_', ' ')} {value:.3f}" for name, value in main.facts.items())
     return {
         "null": _control("null", no_leak, CONFIDENCE, covers_chance(no_leak)),

@@ -64,7 +64,7 @@ def holdings(scenario: Scenario, pool: Pool, game: LabelGame) -> list[Holding]:
         counts = np.bincount(pool.y[mine], minlength=pool.classes)
         if game.client == "all":
             return Holding(kind, tuple(np.array_split(mine, pool.clients)), counts)
-        others = shuffled[~np.isin(shuffled, mine)]
+        others = rng.permutation(shuffled[~np.isin(shuffled, mine)])  # or the next client would get what it left over
         dealt = np.array_split(others[: each * (pool.clients - 1)], max(pool.clients - 1, 1))
         return Holding(kind, (*dealt[: game.client], mine, *dealt[game.client : pool.clients - 1]), counts)
 

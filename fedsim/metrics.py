@@ -285,17 +285,19 @@ def n_leaked(accuracy: float, ratio: float) -> float:
     return math.inf if missing <= 0 or ratio == 0 else math.log(missing) / math.log(ratio)
 
 
-def n_leaked_by_estimates(squared_error: float, variance: float) -> float:
-    """Return how many records would estimate a share with as small an error: variance / squared_error, infinite without
-    an error.
+def n_leaked_by_estimates(squared_error: float, variance: float, spread: float) -> float:
+    """Return how many records would estimate a share with as small an error, beside what is known beforehand:
+    variance / squared_error - variance / spread, at least 0, and infinite without an error.
 
     Args:
         squared_error: mean squared error of the estimates, at least 0.
         variance: of one record, share x (1 - share), averaged over what was asked.
+        spread: variance of the shares asked about, above 0: the error of who knows nothing and says their mean.
 
-    Source: as `n_leaked`, where the mean of n records has the error share (1 - share) / n.
+    Source: Suri and Evans, as `n_leaked`, where the mean of n records has the error share (1 - share) / n; with what is
+    known beforehand weighed in, precisions add up.
     """
-    return variance / squared_error if squared_error > 0 else math.inf
+    return max(variance / squared_error - variance / spread, 0.0) if squared_error > 0 else math.inf
 
 
 def _last_point(curve: Roc, fpr: float) -> int:

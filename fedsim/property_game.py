@@ -37,11 +37,13 @@ class Population(NamedTuple):
 
 
 class Populations(NamedTuple):
-    """All the worlds of a property game, exam by exam, the public samples of its first and of its last share, how
-    strongly property and label hang together, and the public records with the property.
+    """All the worlds of a property game, exam by exam, the shares as whole records make them, the public samples of the
+    first and of the last of these, how strongly property and label hang together, and the public records with the
+    property.
     """
 
     worlds: tuple[Population, ...]
+    shares: tuple[float, ...]
     no: Rows
     yes: Rows
     correlation: float
@@ -67,7 +69,8 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
     has = _holders(pool, game)
     rng = generator(scenario.seed, "property", title(game))
     private = rng.permutation(victim_rows(pool))
-    halves = private[: len(private) // 2], private[len(private) // 2 :]
+    cells = private[np.argsort(has[private] * pool.classes + pool.y[private], kind="stable")]
+    halves = rng.permutation(cells[::2]), rng.permutation(cells[1::2])  # each has half of every label, either way
     context = _others(scenario, pool, game, has, private, halves)
     sources = [_left(pool, has, half, context) for half in halves]
     mix = _evenly(pool.y[private] if context.only is None else pool.y[private][pool.owner[private] == context.only])
@@ -102,13 +105,14 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
             secret = abs(share - shares[-1]) < abs(share - shares[0]) - 1e-9  # 0.2 to 0.4 is not 0.4 to 0.6
             worlds.append(Population(kind, rows, owner, share, secret, victim))
 
-    exam("main", game.shares, holders)
-    exam("null", game.shares, [(min(holders) + max(holders)) // 2] * len(holders))
+    shares = tuple(count / size for count in holders)
+    exam("main", shares, holders)
+    exam("null", shares, [(min(holders) + max(holders)) // 2] * len(holders))
     if scenario.controls.planted_worlds:
         ends = _extremes(mix[:size], sources)[:: 1 if game.shares[0] < game.shares[-1] else -1]
         exam("planted", [end / size for end in ends], ends)
     related = _correlation(has[private], pool.y[private])
-    return Populations(tuple(worlds), no, yes, related, pool.population[has[pool.population]])
+    return Populations(tuple(worlds), shares, no, yes, related, pool.population[has[pool.population]])
 
 
 def _named(game: PropertyGame) -> str:

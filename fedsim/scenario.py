@@ -69,6 +69,12 @@ class VisualProperty(Section):
     noise: Annotated[float, Field(gt=0, le=1)] = 0.3
     """stroke_noise: standard deviation of the brightness, which runs from 0 to 1."""
 
+    @model_validator(mode="after")
+    def _shows(self) -> Self:
+        if self.name == "rotation" and self.angle == 0:
+            raise ValueError("a rotation by `angle` 0 plants nothing; use another angle")
+        return self
+
 
 class Data(Section):
     source: str

@@ -162,6 +162,11 @@ def test_a_round_is_never_judged_by_its_own_block() -> None:
     np.testing.assert_array_equal(batches.judged(some, 16)[[2, 3, 4, 6, 15]], 0.5)
 
 
+def test_rounds_of_one_block_have_nobody_to_judge_them() -> None:
+    with pytest.raises(NotVisible, match="one block"):
+        batches.judged({1: batches.Round(np.zeros(3), np.zeros((4, 3)))}, 1)
+
+
 def test_from_the_models_alone_as_from_the_update_where_everybody_else_is_known() -> None:
     """A server that subtracts all other updates from the movement is left with the client's own."""
     study = batch_study(6, worlds=1, rounds=4)

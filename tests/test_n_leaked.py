@@ -78,21 +78,26 @@ def test_guesses_leak_nothing() -> None:
 
 
 def test_estimates_as_good_as_the_mean_of_n_records_leak_n() -> None:
-    """A mean of 20 records has the error a (1 - a) / 20; 4,000 worlds, a false alarm of 1e-6 for the wide bracket."""
+    """A mean of 20 records has the error a (1 - a) / 20, weighed with what is known of the shares beforehand; 4,000
+    worlds, a false alarm of 1e-6 for the wide bracket.
+    """
     rng = np.random.default_rng(1)
     shares = rng.choice([0.2, 0.4, 0.6, 0.8], size=(4000, 1))
     asked = np.ones_like(shares, dtype=bool)
-    found = leaked_by_estimates(rng.binomial(20, shares) / 20, shares, asked)
+    weight = 20 / 0.2 / (20 / 0.2 + 1 / 0.05)  # records of variance .2 on average, shares of variance .05 about .5
+    found = leaked_by_estimates(0.5 + weight * (rng.binomial(20, shares) / 20 - 0.5), shares, asked)
     assert isinstance(found, Measured)
     assert 17.5 < found.low < found.estimate < found.high < 22.5
     blind = leaked_by_estimates(np.full((4000, 1), 0.5), shares, asked)
     assert isinstance(blind, Measured)
-    assert blind.high < 5, "the best constant is worth a(1-a) over the variance of the grid: 0.2 / 0.05 = 4 records"
+    assert blind.estimate < 0.1
+    assert blind.low == 0
     right = leaked_by_estimates(shares, shares, asked)
     assert isinstance(right, Measured)
     assert isinf(right.estimate)
     assert right.low > 100
-    assert n_leaked_by_estimates(0.05, 0.2) == 4
+    assert n_leaked_by_estimates(0.04, 0.2, 0.1) == 3
+    assert n_leaked_by_estimates(0.2, 0.2, 0.1) == 0
 
 
 def test_a_record_and_a_report_show_infinity() -> None:

@@ -87,6 +87,7 @@ def test_existence_is_one_record_at_least() -> None:
     for place, secret in zip(main.worlds, main.members[:, 0], strict=True):
         assert has[np.concatenate(drawn.worlds[place].rows)].sum() == int(secret)
     assert isinstance(main.ask, PropertyAsk)
+    assert main.ask.shares == (0, 1 / 60), "as whole records make them: n_leaked counts in these"
     assert len(main.ask.yes) == len(main.ask.no)
 
 
@@ -183,6 +184,11 @@ def test_a_visual_property_is_in_its_share_of_the_images_and_in_no_other(name: s
     drawn = draw(chosen, pool, game, frozenset())
     for place, secret in zip(drawn.exams[0].worlds, drawn.exams[0].members[:, 0], strict=True):
         assert carries[np.concatenate(drawn.worlds[place].rows)].sum() == (54 if secret else 18)
+
+
+def test_a_rotation_by_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="plants nothing"):
+        worlds.scenario(data={**DIGITS, "visual": {"name": "rotation", "angle": 0}})
 
 
 def test_a_table_has_nothing_to_be_seen() -> None:
