@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
+from fedsim.holders import correlation, even_labels, with_property
 from fedsim.randomness import generator
 from fedsim.scenario import PropertyGame, Scenario
 
@@ -73,7 +74,10 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
     halves = rng.permutation(cells[::2]), rng.permutation(cells[1::2])  # each has half of every label, either way
     context = _others(scenario, pool, game, has, private, halves)
     sources = [_left(pool, has, half, context) for half in halves]
-    mix = _evenly(pool.y[private] if context.only is None else pool.y[private][pool.owner[private] == context.only])
+    asked = private if context.only is None else private[pool.owner[private] == context.only]
+    # Every world takes its labels from the start of this list, and the holders of the property take the start of that:
+    # no count can depend on the secret, and a share between two possible ones is always possible.
+    mix = even_labels(pool.y[asked], len(asked))
     size = game.records or len(pool.candidates) // (2 if game.client is None else 2 * pool.clients)
     for share in game.shares:
         _require(mix, size, share, sources)
@@ -111,7 +115,7 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
     if scenario.controls.planted_worlds:
         ends = _extremes(mix[:size], sources)[:: 1 if game.shares[0] < game.shares[-1] else -1]
         exam("planted", [end / size for end in ends], ends)
-    related = _correlation(has[private], pool.y[private])
+    related = correlation(has[private], pool.y[private])
     return Populations(tuple(worlds), shares, no, yes, related, pool.population[has[pool.population]])
 
 
@@ -124,15 +128,7 @@ def _holders(pool: Pool, game: PropertyGame) -> Bools:
     """Return which rows of the pool have the property."""
     has = np.ones(len(pool.y), dtype=bool)
     for name, value in game.parts.items():
-        if name not in pool.columns:
-            raise ScenarioError(
-                f"audits: there is no column {name!r}; columns here: {', '.join(sorted(pool.columns)) or 'none'}"
-            )
-        column = pool.columns[name].astype(str)
-        if value not in column:
-            values = ", ".join(sorted(set(column))[:12])
-            raise ScenarioError(f"audits: column {name!r} has no value {value!r}; values here: {values}")
-        has &= column == value
+        has &= with_property(pool, name, value)
     return has
 
 
@@ -182,7 +178,7 @@ def _others(
         raise ScenarioError(f"audits: no client {game.client}; clients are 0 ... {pool.clients - 1}")
     if scenario.data.partition.scheme == "natural":
         return none._replace(only=game.client)
-    mix = _evenly(pool.y[private])
+    mix = even_labels(pool.y[private], len(private))
     size = (game.records or len(pool.candidates) // (2 * pool.clients)) * (pool.clients - 1)
     middle = (min(game.shares) + max(game.shares)) / 2
     if size:
@@ -242,15 +238,6 @@ def _supply(pool: Pool, has: Bools, source: Rows) -> _Supply:
     return _Supply(*counts)
 
 
-# Every world takes its labels from the start of one such list, and the holders of the property take the start of that:
-# no count can depend on the secret, and a share between two possible ones is always possible.
-def _evenly(labels: Rows) -> Rows:
-    """Return the labels in an order of which each piece has the mix of the whole, up to one record a label."""
-    counts = np.bincount(labels)
-    place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
-    return np.repeat(np.arange(len(counts)), counts)[np.argsort(place, kind="stable")]
-
-
 def _enough(labels: Rows, available: Rows) -> bool:
     return bool((np.bincount(labels, minlength=len(available)) <= available).all())
 
@@ -297,12 +284,3 @@ def _extremes(labels: Rows, supplies: Sequence[_Supply]) -> tuple[int, int]:
         if all(_enough(labels[:n], supply.holders) and _enough(labels[n:], supply.others) for supply in supplies)
     ]
     return possible[0], possible[-1]
-
-
-def _correlation(has: Bools, labels: Rows) -> float:
-    """Return Cramer's V of property and label: 0 unrelated, 1 one determines the other."""
-    from scipy.stats.contingency import association
-
-    table = np.stack([np.bincount(labels[has == holds], minlength=labels.max() + 1) for holds in (False, True)])
-    table = table[:, table.sum(axis=0) > 0]
-    return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0

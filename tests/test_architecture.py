@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.training": "models scenario",
     "fedsim.dp_sgd": "gradients training",
     "fedsim.release": "monitor scenario transcript views",
-    "fedsim.property_game": "data errors randomness scenario",
+    "fedsim.property_game": "data errors holders randomness scenario",
     "fedsim.label_game": "data errors randomness scenario",
     "fedsim.holders": "data errors",
     "fedsim.client_property_game": "data holders randomness scenario",
