@@ -1,5 +1,6 @@
 """From a scenario to what has to run: the pool, the worlds of each game, and what is measured in them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -159,7 +160,10 @@ def _drawn(scenario: Scenario, pool: Pool, audits: Sequence[tuple[int, Audit]]) 
     watchers = frozenset[int]().union(*(parse_vantage(audit.vantage, pool.clients).clients for _, audit in audits))
     plan = audits[0][1].adversary
     victim = getattr(plan, "client", None)
-    drawn = draw(scenario, pool, audits[0][1].game, watchers if victim is None else watchers | {victim})
+    try:
+        drawn = draw(scenario, pool, audits[0][1].game, watchers if victim is None else watchers | {victim})
+    except ScenarioError as error:  # a game does not know which audit plays it
+        raise ScenarioError(re.sub("^audits:", f"audits.{audits[0][0]}.game:", str(error))) from None
     if plan is None:
         return drawn
     if isinstance(plan, PropertyPoisoning) and plan.label >= pool.classes:

@@ -1,15 +1,19 @@
 """The property game in all its variants: worlds differ in the secret and in nothing else that could give it away."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from attacks import ATTACKS
 from fedsim.data import Pool, status
 from fedsim.errors import ScenarioError
 from fedsim.game import Draw, draw, title
+from fedsim.prepare import prepare
 from fedsim.scenario import PropertyGame, Scenario
+from fedsim.scenario_file import Loaded
 from fedsim.views import PropertyAsk
 from tests import worlds
 
@@ -194,3 +198,14 @@ def test_a_rotation_by_nothing_is_refused() -> None:
 def test_a_table_has_nothing_to_be_seen() -> None:
     with pytest.raises(ScenarioError, match="needs images"):
         worlds.pool(worlds.scenario(data={**TABLE, "visual": {"name": "rotation"}}))
+
+
+def test_what_cannot_be_drawn_names_its_audit() -> None:
+    game = {"name": "property", "column": "sexx", "value": "1"}
+    audits = (
+        {"name": "a", "attacks": ("loss",)},
+        {"name": "b", "game": game, "attacks": ("property_loss",)},
+    )
+    chosen = worlds.scenario(data=TABLE, model={"name": "softmax"}, audits=audits)
+    with pytest.raises(ScenarioError, match=r"^audits\.1\.game: there is no column 'sexx'"):
+        prepare(Loaded(chosen, {}, Path("s.yaml"), {}), ATTACKS, worlds.RECIPES)
