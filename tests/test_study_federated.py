@@ -108,3 +108,30 @@ def test_the_source_of_a_record_shows_more_with_local_epochs_and_with_skewed_lab
     assert max(labels) - min(labels) < 0.05
     assert by_epochs[-1]["source_loss"] > by_epochs[-1]["source_labels"] + 0.05
     assert by_skew[-1]["source_labels"] >= by_skew[-1]["source_loss"]
+
+
+def test_a_participant_that_pushes_learns_more_than_one_that_looks() -> None:
+    """Gradient ascent on Location-30: the recovery from a push tells more than the losses of all rounds do."""
+    if "location30" not in HERE:
+        pytest.skip("the files of location30 are not in the data folder")
+    gains = []
+    for seed in SEEDS:
+        looks = {"name": "looks", "vantage": "client:0", "attacks": ("loss_trajectory",)}
+        pushes = {
+            "name": "pushes",
+            "vantage": "client:0",
+            "attacks": ("ascent_recovery",),
+            "adversary": {"name": "gradient_ascent", "strength": 3.0, "every": 2},
+        }
+        found = _found(
+            **{**LADDER["location30"], "data": {**LADDER["location30"]["data"], "clients": 5, "test": 100}},
+            seed=seed,
+            federation={"rounds": 12, "local": {"epochs": 2, "batch_size": 16, "learning_rate": 0.2}},
+            worlds=8,
+            audits=(looks, pushes),
+            controls={"planted_worlds": 0},
+        )
+        auc = _estimates(found, "auc")
+        gains.append(auc["ascent_recovery"] - auc["loss_trajectory"])
+    print(gains)
+    assert min(gains) > 0
