@@ -50,12 +50,12 @@ class Watch:
         self._facts = public_facts(setup, self._world)
         self._probes = [probe for probe in job.probes if index in probe.worlds]
         self._releases = {probe.name: probe.release or job.scenario.release for probe in self._probes}
-        known = {  # attacks that meet one policy share what they know, and so the answers that are remembered
+        self._known = {  # attacks that meet one policy share what they know, and so the answers that are remembered
             release: replace(self._facts, temperature=_temperature(release), budget=release.budget)
             for release in set(self._releases.values())
         }
         self._states = {
-            probe.name: probe.signal.start(known[self._releases[probe.name]], probe.ask) for probe in self._probes
+            probe.name: probe.signal.start(self._known[self._releases[probe.name]], probe.ask) for probe in self._probes
         }
         self._hidden: dict[str, str] = {}
         self._transcript = hashlib.sha256()
@@ -115,7 +115,7 @@ class Watch:
         for probe in self._probes:
             if probe.name not in self._hidden:
                 policy = self._releases[probe.name]
-                caller = Caller(released(self._facts, self._copy(arrays), policy), policy, probe.ask)
+                caller = Caller(released(self._known[policy], self._copy(arrays), policy), policy, probe.ask)
                 try:
                     signals[probe.name] = probe.signal.finish(self._states[probe.name], caller)
                 except NotVisible as reason:

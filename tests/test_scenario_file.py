@@ -179,7 +179,7 @@ MEANING = {
         "attacks:",
         "game: property\n    attacks:",
         ":7: audits.0.game",
-        ("write {name: property, column: ..., value: ...}",),
+        ("write {name: property",),
     ),
     "only the name of an adversary": Bad(
         "attacks:", "adversary: isolation\n    attacks:", ":7: audits.0.adversary", ("; write {name: isolation}",)
