@@ -98,6 +98,7 @@ class Questioned(NamedTuple):
     left: Mapping[int, WorldResult]
     blind: Found
     cost: results.Quantity | None
+    false_alarms: results.Quantity | None  # of the monitor on the release that the audit meets; None without one
 
 
 def findings(
@@ -117,7 +118,7 @@ def findings(
     for each in trial.audits:
         mask = asked(main, each.vantage.clients)
         blind = blind_baseline(main.blind, main.members, mask, seed, new_items=main.new_items)
-        shared = Questioned(prepared, trial, each, left, blind, cost)
+        shared = Questioned(prepared, trial, each, left, blind, cost, _false_alarms(prepared, each.release.monitor))
         scored += [_finding(shared, attacks[name]) for name in each.audit.attacks]
     return scored
 
@@ -239,7 +240,7 @@ def _monitored(
     shared: Questioned, monitor: Monitor | None, most: Log, logs: Collection[Log]
 ) -> results.Monitored | None:
     """Return what the monitor makes of logs that differ, and of ordinary queries."""
-    if monitor is None or monitor.radius is None:
+    if monitor is None or monitor.radius is None or shared.false_alarms is None:
         return None
     windows, flagged = sum(log.windows for log in logs), sum(log.flagged for log in logs)
     given = shared.each.audit.release or shared.prepared.scenario.release
@@ -253,15 +254,18 @@ def _monitored(
         clusters=most.clusters,
         largest_cluster=most.largest_cluster,
         detection=_share(flagged, windows),
-        false_alarms=_false_alarms(shared.prepared, monitor, monitor.radius),
+        false_alarms=shared.false_alarms,
     )
 
 
-def _false_alarms(prepared: Prepared, monitor: Monitor, radius: float) -> results.Quantity:
-    """Return the share of windows of ordinary queries that a monitor flags, on records that its radius was not set on.
+def _false_alarms(prepared: Prepared, monitor: Monitor | None) -> results.Quantity | None:
+    """Return the share of windows of ordinary queries that a monitor flags, on records that its radius was not set on;
+    None without a monitor.
 
     The records are dealt into windows several times; the interval counts only windows that share no record.
     """
+    if monitor is None or monitor.radius is None:
+        return None
     pool = prepared.pool
     held_out = pool.x[np.concatenate([pool.test, pool.null, pool.background, pool.candidates])]
     rng = generator(prepared.scenario.seed, "monitor", "ordinary")
@@ -269,7 +273,7 @@ def _false_alarms(prepared: Prepared, monitor: Monitor, radius: float) -> result
         dealt = [ordinary(held_out, monitor.window, rng) for _ in range(DEALS)]
     except NotEnough as error:
         return results.unknown(str(error), LEVEL)
-    flagged = (np.stack(dealt) < radius).sum(axis=2) >= monitor.near_duplicates  # [deals, windows]
+    flagged = (np.stack(dealt) < monitor.radius).sum(axis=2) >= monitor.near_duplicates  # [deals, windows]
     return _share(float(flagged.mean() * flagged.shape[1]), flagged.shape[1])
 
 

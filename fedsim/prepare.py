@@ -88,12 +88,13 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
     alike: dict[TrialKey, list[tuple[int, Audit]]] = {}
     for number, audit in enumerate(scenario.audits):
         alike.setdefault(_trial_key(audit, pool.clients), []).append((number, audit))
+    policies = _policies(scenario, pool)
     trials = []
     for setup in dict.fromkeys(setup for setup, *_ in alike):
         games = [audits for (name, *_), audits in alike.items() if name == setup]
         whole = in_setup(scenario, setup)
         known = _calibrated(whole, setup, pool, games, recipes)
-        trials += [_trial(known, setup, pool, audits, attacks, recipes) for audits in games]
+        trials += [_trial(known, setup, pool, audits, attacks, recipes, policies) for audits in games]
     order = list(alike)
     trials.sort(key=lambda trial: order.index(_trial_key(trial.audits[0].audit, pool.clients)))
     return Prepared(scenario, pool, tuple(trials))
@@ -180,6 +181,7 @@ def _trial(
     audits: list[tuple[int, Audit]],
     attacks: Attacks,
     recipes: Recipes,
+    policies: Sequence[Release],
 ) -> Trial:
     vantages = [parse_vantage(audit.vantage, pool.clients) for _, audit in audits]
     worlds = _drawn(scenario, pool, audits)
@@ -202,7 +204,7 @@ def _trial(
                 "nothing is left to ask"
             )
         names: dict[ProbeKey, str] = {}
-        release = _policy(scenario, number, audit, pool)
+        release = policies[number]
         for exam in worlds.exams:
             for attack in audit.attacks:
                 _check_references(number, audit, attacks[attack], exam)
@@ -222,6 +224,16 @@ def _trial(
     actor = worlds.worlds[0].adversary
     does = adversary_title(actor.plan, actor.parties) if actor else None
     return Trial(setup, scenario.federation, known_facts, bare, worlds, tuple(prepared), job, does)
+
+
+def _policies(scenario: Scenario, pool: Pool) -> tuple[Release, ...]:
+    """Return the output policy that each audit meets; each that differs is worked out once."""
+    known: dict[Release, Release] = {}
+    for number, audit in enumerate(scenario.audits):
+        release = audit.release or scenario.release
+        if release not in known:
+            known[release] = _policy(scenario, number, audit, pool)
+    return tuple(known[audit.release or scenario.release] for audit in scenario.audits)
 
 
 def _policy(scenario: Scenario, number: int, audit: Audit, pool: Pool) -> Release:

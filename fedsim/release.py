@@ -48,8 +48,8 @@ def _shown(logits: Floats, release: Release) -> Floats | None:
 class Log(NamedTuple):
     """What one caller asked the released model in one world; plain numbers, small however much was asked.
 
-    A query is one record asked about. public: of those sent, how many are about a public record as it is. stream:
-    SHA-256 of all queries in order. windows to largest_cluster: what the monitor made of them, zeros without one.
+    A query is one record asked about. public: of those sent, how many are about a public record as it is. stream to
+    largest_cluster: the SHA-256 of all queries in order and what the monitor made of them; empty without one.
     """
 
     sent: int = 0
@@ -67,7 +67,7 @@ class Log(NamedTuple):
 def public_records(ask: Ask | None) -> tuple[Records, ...]:
     """Return the public records that an attacker holds beside what it is asked about."""
     if isinstance(ask, PropertyAsk):
-        return ask.no, ask.yes
+        return ask.no, ask.yes, *([] if ask.holders is None else [ask.holders])
     held = getattr(ask, "population", None)
     return () if held is None else (held,)
 
@@ -78,7 +78,7 @@ class Caller:
     def __init__(self, oracle: Oracle, release: Release, ask: Ask | None = None) -> None:
         self._oracle, self._budget, self._monitor = oracle, release.budget, release.monitor
         self._sent = self._about_public = 0
-        self._public = frozenset(each.tobytes() for records in public_records(ask) for each in records.x)
+        self._public = tuple(records.x for records in public_records(ask))
         self._batches: Counter[int] = Counter()
         self._stream = hashlib.sha256()
         self._window: list[NDArray[np.float32]] = []
@@ -88,9 +88,9 @@ class Caller:
         """Return the answer to a batch; a query past the budget gets the class -1 and NaN."""
         left = len(x) if self._budget is None else max(self._budget - self._sent, 0)
         self._sent += len(x)
-        self._about_public += sum(each.tobytes() in self._public for each in x) if self._public else 0
+        # Attacks ask about the records they hold as they are, or about copies that they changed.
+        self._about_public += len(x) if any(np.may_share_memory(x, held) for held in self._public) else 0
         self._batches[len(x)] += 1
-        self._stream.update(np.ascontiguousarray(x).data)
         self._watch(x)
         answer = self._oracle(x)
         if left >= len(x):
@@ -111,13 +111,14 @@ class Caller:
             public=self._about_public,
             answered=self._sent if self._budget is None else min(self._sent, self._budget),
             batches=tuple(sorted(self._batches.items())),
-            stream=self._stream.hexdigest() if self._sent else "",
+            stream=self._stream.hexdigest() if self._monitor and self._sent else "",
         )
 
     def _watch(self, x: NDArray[np.float32]) -> None:
         """Fill windows and look at those that are full."""
         if self._monitor is None:
             return
+        self._stream.update(np.ascontiguousarray(x).data)
         while len(x):
             room = self._monitor.window - sum(map(len, self._window))
             self._window.append(x[:room].copy())

@@ -66,7 +66,8 @@ def test_an_answer_that_others_get_too_is_left_as_it_is() -> None:
 
 
 def test_a_stream_is_known_by_its_queries_and_not_by_its_batches() -> None:
-    one, two, other = (Caller(echo, Release()) for _ in range(3))
+    watched = Release(monitor=Monitor(window=9, near_duplicates=1, radius=0.5))
+    one, two, other = (Caller(echo, watched) for _ in range(3))
     one(batch(6))
     two(batch(2))
     two(batch(4, 2.0))
