@@ -67,9 +67,8 @@ def _recover(state: Recovery, event: Event) -> Recovery:
     number = event.round + (event.kind == "final")
     losses = _losses(state, event.arrays) if state.waiting or state.about is not None else np.zeros(0)
     state = _answered(state, number, losses)._replace(round=number)
-    if (
-        state.about is not None
-    ):  # a participant's push is in its update, so in the next model, answered by that after it
+    if state.about is not None:
+        # A participant's push is in its update, so in the next model, and the one after that answers it.
         return state._replace(about=None, waiting=(*state.waiting, Push(number + 2, state.about, losses)))
     return state
 

@@ -66,12 +66,12 @@ def follow(state: Rounds, event: Event) -> tuple[Rounds, Group | None]:
         return state, Group(event.round, state.model, frozenset({event.sender}), descent, weight)
     if event.kind != AGGREGATE or not comparable(state.model, event.arrays):
         return state, None
-    weight = number(event, "weight")
-    assert weight is not None  # whoever opened the sum notes it
-    named = [party for party in (state.answered, state.invited) if len(party) == event.facts["clients"]]
-    descent = -flat(event.arrays) * weight
+    weight, clients = number(event, "weight"), number(event, "clients")
+    assert weight is not None  # whoever opened the sum notes both
+    assert clients is not None
+    named = [party for party in (state.answered, state.invited) if len(party) == clients]
     members = named[0] if named else frozenset()
-    return state, Group(event.round, state.model, members, descent, weight, int(event.facts["clients"]))  # type: ignore[arg-type]
+    return state, Group(event.round, state.model, members, -flat(event.arrays) * weight, weight, int(clients))
 
 
 # Means of cosines: with each sum that the owner is in, or with what two sums differ in.

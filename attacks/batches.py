@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from attacks.aggregates import Rounds, follow
+from attacks.folds import next_model, trained_reply
 from attacks.gradients import comparable
 from attacks.prolin import rehearsed
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
-from fedsim.transcript import SERVER, Arrays, Event, client
+from fedsim.transcript import Arrays, Event, client
 from fedsim.vectors import flat, shaped
 from fedsim.views import Ask, BatchAsk, Floats, Ints, Oracle, Public
 
@@ -91,8 +92,7 @@ def _start(public: Public, ask: Ask) -> Watched:
 
 def _step(state: Watched, event: Event) -> Watched:
     party = client(state.ask.client)
-    alone = event.kind == "train-reply" and event.sender != party and state.rounds.model is not None
-    if alone and comparable(state.rounds.model or {}, event.arrays):  # what another client did by itself
+    if event.sender != party and trained_reply(event, state.rounds.model):  # what another client did by itself
         return state
     rounds, group = follow(state.rounds, event)
     state = state._replace(rounds=rounds)
@@ -152,13 +152,12 @@ def _start_models(public: Public, ask: Ask) -> Followed:
 
 
 def _step_models(state: Followed, event: Event) -> Followed:
-    if event.kind == "train-reply" and event.round == state.number and state.model is not None:
-        if event.sender == client(state.ask.client) or not comparable(state.model, event.arrays):
+    if event.round == state.number and trained_reply(event, state.model):
+        if event.sender == client(state.ask.client):
             return state
+        assert state.model is not None
         return state._replace(known={**state.known, event.sender: flat(state.model) - flat(event.arrays)})
-    if event.sender != SERVER or event.kind not in ("train", "final") or not event.arrays:
-        return state
-    if event.kind == "train" and event.round == state.number:
+    if not next_model(event, state.number):
         return state
     newest = state._replace(number=event.round, model=event.arrays, known={})
     following = state.number if event.kind == "final" else state.number + 1

@@ -75,7 +75,8 @@ class Updates(NamedTuple):
 
 
 def _start_updates(public: Public, ask: Ask) -> Updates:
-    return Updates(_start(public, ask).ask, public.clients, np.zeros(_start(public, ask).ask.count), seen=False)
+    asked = _start(public, ask).ask
+    return Updates(asked, public.clients, np.zeros(asked.count), seen=False)
 
 
 def _add_update(state: Updates, event: Event) -> Updates:

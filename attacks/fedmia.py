@@ -14,7 +14,7 @@ import scipy  # its parts take a second to import; each is loaded when it is fir
 
 from attacks.final import cross_entropy
 from attacks.folds import UNSEEN_OWNER, broadcast, mean_of, per_item, trained_reply
-from attacks.gradients import cosine, due, match, owned_by, record_ask, slopes
+from attacks.gradients import cosine, due, match, owned_by, record_ask, rows_of, slopes
 from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
 from fedsim.transcript import Arrays, Event
@@ -96,12 +96,9 @@ def _opened(state: Contest, now: Round, measure: Measure) -> Round:
     parties = [p for p in state.owned if p in now.cohort and due(state.public, last.get(p), now.number)]
     if not parties:
         return now._replace(spans={})
-    ends = np.cumsum([0, *(len(state.owned[party]) for party in parties)]).tolist()
-    rows = np.concatenate([state.owned[party] for party in parties])
-    return now._replace(
-        spans={party: slice(*ends[i : i + 2]) for i, party in enumerate(parties)},
-        prepared=measure.prepare(state.public, now.broadcast, state.ask.items, rows),
-    )
+    rows, spans = rows_of(parties, state.owned)
+    prepared = measure.prepare(state.public, now.broadcast, state.ask.items, rows)
+    return now._replace(spans=spans, prepared=prepared)
 
 
 def _judged(state: Contest) -> Contest:

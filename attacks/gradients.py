@@ -1,6 +1,6 @@
 """Gradients of the records asked about at a model, and an update beside them; no update is kept."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -43,6 +43,13 @@ def record_ask(ask: Ask) -> RecordAsk:
     if not isinstance(ask, RecordAsk):
         raise TypeError(f"a signal of records needs a RecordAsk, got {type(ask).__name__}")
     return ask
+
+
+def rows_of(parties: Sequence[str], owned: Mapping[str, Ints]) -> tuple[Ints, Mapping[str, slice]]:
+    """Return the rows of some owners, at least one, one after the other, and where among them those of each are."""
+    ends = np.cumsum([0, *(len(owned[party]) for party in parties)]).tolist()
+    spans = {party: slice(*ends[i : i + 2]) for i, party in enumerate(parties)}
+    return np.concatenate([owned[party] for party in parties]), spans
 
 
 def owned_by(records: Records) -> Mapping[str, Ints]:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy  # its parts take a second to import; each is loaded when it is first used
 
 from attacks.aggregates import Group, Rounds, follow
-from attacks.gradients import comparable
+from attacks.folds import number, trained_reply
 from fedsim.attack import Signal
 from fedsim.errors import NotVisible
 from fedsim.transcript import AGGREGATE, Arrays, Event, client
@@ -57,9 +57,9 @@ def _start(public: Public, ask: Ask) -> Histograms:
 def _step(state: Histograms, event: Event, estimate: Estimate, sums: bool) -> Histograms:
     wanted = None if state.ask.client is None else client(state.ask.client)
     key = SUM if event.kind == AGGREGATE else event.sender
-    if event.kind == "train-reply" and state.rounds.model is not None and comparable(state.rounds.model, event.arrays):
-        examples = event.facts.get("num-examples")
-        if wanted not in (None, event.sender) or not isinstance(examples, int | float) or examples <= 0:
+    if trained_reply(event, state.rounds.model):
+        examples = number(event, "num-examples")
+        if wanted not in (None, event.sender) or examples is None or examples <= 0:
             return state  # whose update comes in clear is of no use to whoever follows the sums
     if state.updates.get(key) == UPDATES:
         return state

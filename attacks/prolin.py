@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from attacks.aggregates import Rounds, follow, indicator, singled_out, undetermined
-from attacks.gradients import comparable
+from attacks.folds import broadcast, trained_reply
 from attacks.zero_patterns import NO_FIRST_LAYER, first_layer, moved_exactly
 from fedsim.attack import Bools, Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
-from fedsim.transcript import SERVER, Arrays, Event, client
+from fedsim.transcript import Arrays, Event, client
 from fedsim.vectors import flat
 from fedsim.views import Ask, ClientPropertyAsk, Floats, Ints, Oracle, Public, Records
 
@@ -172,12 +172,12 @@ def _start_marks(public: Public, ask: Ask) -> Marks:
 
 
 def _step_marks(state: Marks, event: Event) -> Marks:
-    if event.kind == "train" and event.sender == SERVER and event.arrays:
+    if broadcast(event):
         return state._replace(round=event.round, broadcast=event.arrays)
-    if event.kind != "train-reply" or event.round != state.round or state.broadcast is None:
+    asked = {client(int(k)) for k in state.ask.clients}
+    if event.round != state.round or not trained_reply(event, state.broadcast, asked):
         return state
-    if event.sender not in {client(int(k)) for k in state.ask.clients} or not comparable(state.broadcast, event.arrays):
-        return state
+    assert state.broadcast is not None
     name = first_layer(state.broadcast, int(np.prod(state.ask.population.x.shape[1:])))
     if name is None:
         raise NotVisible(NO_FIRST_LAYER)

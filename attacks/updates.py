@@ -24,6 +24,7 @@ from attacks.gradients import (
     match,
     owned_by,
     record_ask,
+    rows_of,
     slopes,
 )
 from fedsim.attack import Signal
@@ -87,9 +88,7 @@ def _opened(state: Updates, sender: str) -> Updates:
     """Take the gradients of all the records that this round's updates will be compared with."""
     assert state.broadcast is not None
     parties = [party for party in state.owned if party in state.cohort | {sender} and _due(state, party)]
-    ends = np.cumsum([0, *(len(state.owned[party]) for party in parties)]).tolist()
-    spans = {party: slice(*ends[i : i + 2]) for i, party in enumerate(parties)}
-    rows = np.concatenate([state.owned[party] for party in parties])
+    rows, spans = rows_of(parties, state.owned)
     return state._replace(spans=spans, slopes=slopes(state.public, state.broadcast, state.ask.items, rows))
 
 
