@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from fedsim.apps import Bench, bench, cohort_size
-from fedsim.attack import score
+from fedsim.attack import Attack, score
 from fedsim.engine import chunks, fitting_workers, world_bytes
 from fedsim.epsilon import worst
 from fedsim.errors import NotVisible
-from fedsim.game import asked, asked_from
+from fedsim.game import Exam, asked, asked_from
 from fedsim.job import Job, Recipes, WorldResult, client_name
 from fedsim.lockstep import batched, run_together
-from fedsim.prepare import Attacks, Prepared, Trial, prepare
+from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial, prepare
 from fedsim.processes import MEMORY
 from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
@@ -174,30 +174,35 @@ def _scoring_seconds(prepared: Prepared, trial: Trial, attacks: Attacks, measure
     """Return the seconds that scoring takes: each attack on one target world, its references made up from one
     signal; what needs references is scored again within each half of the worlds, to pick the most exposed records.
     """
-    total, seed = 0.0, prepared.scenario.seed
-    for each in trial.audits:
-        for exam in trial.draw.exams:
-            one = np.arange(len(exam.targets)) == np.flatnonzero(exam.targets)[0]
-            for name in each.audit.attacks:
-                signal = measured.get(each.probes[exam.kind, name])
-                if signal is None:
-                    continue
-                noise = generator(seed, "plan").standard_normal((len(one), *signal.shape)) * 1e-3
-                made_up, ask = signal + np.abs(noise), asked_from(exam.ask, each.vantage.clients)
-                used = [exam.references]
-                if exam.kind == "main" and isinstance(exam.ask, RecordAsk) and attacks[name].min_references:
-                    place = np.arange(len(one)) % 2
-                    used.append(exam.references & (place == place[one])[None, :])
-                for references in used:
-                    if references[one].sum() < attacks[name].min_references:
-                        continue
-                    seconds = []
-                    with suppress(NotVisible):
-                        for _ in range(2):  # the first one also imports what the attack needs
-                            start = time.perf_counter()
-                            score(attacks[name], made_up, exam.members, one, references, ask, seed, exam.quantity)
-                            seconds.append(time.perf_counter() - start)
-                    total += min(seconds, default=0.0) * int(exam.targets.sum())
+    return sum(
+        _attack_seconds(attacks[name], signal, exam, each, prepared.scenario.seed)
+        for each in trial.audits
+        for exam in trial.draw.exams
+        for name in each.audit.attacks
+        if (signal := measured.get(each.probes[exam.kind, name])) is not None
+    )
+
+
+def _attack_seconds(attack: Attack, signal: Floats, exam: Exam, each: PreparedAudit, seed: int) -> float:
+    """Return the seconds that an attack's test takes on all targets of an exam."""
+    one = np.arange(len(exam.targets)) == np.flatnonzero(exam.targets)[0]
+    noise = generator(seed, "plan").standard_normal((len(one), *signal.shape)) * 1e-3
+    made_up, ask = signal + np.abs(noise), asked_from(exam.ask, each.vantage.clients)
+    used = [exam.references]
+    if exam.kind == "main" and isinstance(exam.ask, RecordAsk) and attack.min_references:
+        place = np.arange(len(one)) % 2
+        used.append(exam.references & (place == place[one])[None, :])
+    total = 0.0
+    for references in used:
+        if references[one].sum() < attack.min_references:
+            continue
+        seconds = []
+        with suppress(NotVisible):
+            for _ in range(2):  # the first one also imports what the attack needs
+                start = time.perf_counter()
+                score(attack, made_up, exam.members, one, references, ask, seed, exam.quantity)
+                seconds.append(time.perf_counter() - start)
+        total += min(seconds, default=0.0) * int(exam.targets.sum())
     return total
 
 
