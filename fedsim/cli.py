@@ -679,13 +679,13 @@ def _show_results(record: "Results", folder: Path) -> None:
 
 
 def _show_queries(record: "Results") -> None:
-    """Print how much each attack asked the released model, and what its monitor made of that."""
+    """Print how much each attack asked a released model that is limited or watched, and what the monitor made of it."""
     from fedsim.report import number, percent, queries_in_words
 
     asked: dict[str, dict[str, list[str]]] = {}
     alarms = []
     for finding in record.findings:
-        if (queries := finding.queries) is None:
+        if (queries := finding.queries) is None or not (queries.budget or queries.monitored):
             continue
         asked.setdefault(finding.audit, {}).setdefault(queries_in_words(queries), []).append(finding.attack)
         if found := queries.monitored:
