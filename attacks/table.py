@@ -31,127 +31,151 @@ from attacks.samples import NEURONS, POISONED_BELIEF, SAMPLE_ACCURACIES, SAMPLE_
 from attacks.source import SOURCE_COSINE, SOURCE_LABELS, SOURCE_LOSS
 from attacks.updates import GRADIENT_NORM, MOVEMENT_COSINE, UPDATE_COSINE, UPDATE_COSINE_ONCE, UPDATE_DIFFERENCE
 from attacks.zero_patterns import STILL_FEATURES, STILL_IN_ALL
-from fedsim.attack import Attack
+from fedsim.attack import Attack, Paper
 
-YEOM = (
+YEOM = Paper(
     "Yeom, Giacomelli, Fredrikson, Jha: Privacy risk in machine learning: analyzing the connection to overfitting. "
-    "IEEE CSF 2018"
+    "IEEE CSF 2018",
+    "https://arxiv.org/abs/1709.01604",
 )
-YEOM_LINK = "https://arxiv.org/abs/1709.01604"
-SHOKRI = (
-    "Shokri, Stronati, Song, Shmatikov: Membership inference attacks against machine learning models. IEEE S&P 2017"
+SHOKRI = Paper(
+    "Shokri, Stronati, Song, Shmatikov: Membership inference attacks against machine learning models. IEEE S&P 2017",
+    "https://arxiv.org/abs/1610.05820",
 )
-SHOKRI_LINK = "https://arxiv.org/abs/1610.05820"
-SALEM = "Salem, Zhang, Humbert, Berrang, Fritz, Backes: ML-Leaks. NDSS 2019"
-SALEM_LINK = "https://arxiv.org/abs/1806.01246"
-SONG = "Song, Mittal: Systematic evaluation of privacy risks of machine learning models. USENIX Security 2021"
-SONG_LINK = "https://arxiv.org/abs/2003.10595"
-WATSON = (
+SALEM = Paper("Salem, Zhang, Humbert, Berrang, Fritz, Backes: ML-Leaks. NDSS 2019", "https://arxiv.org/abs/1806.01246")
+SONG = Paper(
+    "Song, Mittal: Systematic evaluation of privacy risks of machine learning models. USENIX Security 2021",
+    "https://arxiv.org/abs/2003.10595",
+)
+WATSON = Paper(
     "Watson, Guo, Cormode, Sablayrolles: On the importance of difficulty calibration in membership inference attacks. "
-    "ICLR 2022"
+    "ICLR 2022",
+    "https://arxiv.org/abs/2111.08440",
 )
-WATSON_LINK = "https://arxiv.org/abs/2111.08440"
-CARLINI = (
-    "Carlini, Chien, Nasr, Song, Terzis, Tramer: Membership inference attacks from first principles. IEEE S&P 2022"
+CARLINI = Paper(
+    "Carlini, Chien, Nasr, Song, Terzis, Tramer: Membership inference attacks from first principles. IEEE S&P 2022",
+    "https://arxiv.org/abs/2112.03570",
 )
-CARLINI_LINK = "https://arxiv.org/abs/2112.03570"
-ZARIFZADEH = "Zarifzadeh, Liu, Shokri: Low-cost high-power membership inference attacks. ICML 2024"
-ZARIFZADEH_LINK = "https://arxiv.org/abs/2312.03262"
-YE = (
+ZARIFZADEH = Paper(
+    "Zarifzadeh, Liu, Shokri: Low-cost high-power membership inference attacks. ICML 2024",
+    "https://arxiv.org/abs/2312.03262",
+)
+YE = Paper(
     "Ye, Maddi, Murakonda, Bindschaedler, Shokri: Enhanced membership inference attacks against machine learning "
-    "models. CCS 2022"
+    "models. CCS 2022",
+    "https://arxiv.org/abs/2111.09679",
 )
-YE_LINK = "https://arxiv.org/abs/2111.09679"
-BERTRAN = (
+BERTRAN = Paper(
     "Bertran, Tang, Kearns, Morgenstern, Roth, Wu: Scalable membership inference attacks via quantile regression. "
-    "NeurIPS 2023"
+    "NeurIPS 2023",
+    "https://arxiv.org/abs/2307.03694",
 )
-BERTRAN_LINK = "https://arxiv.org/abs/2307.03694"
-CHOQUETTE = "Choquette-Choo, Tramer, Carlini, Papernot: Label-only membership inference attacks. ICML 2021"
-CHOQUETTE_LINK = "https://arxiv.org/abs/2007.14321"
-ZHU = (
+CHOQUETTE = Paper(
+    "Choquette-Choo, Tramer, Carlini, Papernot: Label-only membership inference attacks. ICML 2021",
+    "https://arxiv.org/abs/2007.14321",
+)
+ZHU = Paper(
     "Zhu, Li, Gu et al.: FedMIA: an effective membership inference attack exploiting all-for-one in federated "
-    "learning. CVPR 2025"
+    "learning. CVPR 2025",
+    "https://arxiv.org/abs/2402.06289",
 )
-ZHU_LINK = "https://arxiv.org/abs/2402.06289"
-LI = (
+LI = Paper(
     "Li, Li, Ribeiro: Effective passive membership inference attacks in federated learning against overparameterized "
-    "models. ICLR 2023"
+    "models. ICLR 2023",
+    "https://openreview.net/forum?id=QsCSLPP55Ku",
 )
-LI_LINK = "https://openreview.net/forum?id=QsCSLPP55Ku"
-NASR_2023 = (
+NASR_2023 = Paper(
     "Nasr, Hayes, Steinke, Balle, Tramer, Jagielski, Carlini, Terzis: Tight auditing of differentially private machine "
-    "learning. USENIX Security 2023"
+    "learning. USENIX Security 2023",
+    "https://arxiv.org/abs/2302.07956",
 )
-NASR_2023_LINK = "https://arxiv.org/abs/2302.07956"
-ANDREW = "Andrew, Kairouz, Oh, Oprea, McMahan, Suriyakumar: One-shot empirical privacy estimation for FL. ICLR 2024"
-ANDREW_LINK = "https://arxiv.org/abs/2302.03098"
-SURI = "Suri, Evans: Formalizing and estimating distribution inference risks. PETS 2022"
-SURI_LINK = "https://arxiv.org/abs/2109.06024"
-WAINAKH = "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022"
-WAINAKH_LINK = "https://arxiv.org/abs/2105.09369"
-KERKOUCHE = (
+ANDREW = Paper(
+    "Andrew, Kairouz, Oh, Oprea, McMahan, Suriyakumar: One-shot empirical privacy estimation for FL. ICLR 2024",
+    "https://arxiv.org/abs/2302.03098",
+)
+SURI = Paper(
+    "Suri, Evans: Formalizing and estimating distribution inference risks. PETS 2022",
+    "https://arxiv.org/abs/2109.06024",
+)
+WAINAKH = Paper(
+    "Wainakh, Ventola, Mussig et al.: User-level label leakage from gradients in federated learning. PETS 2022",
+    "https://arxiv.org/abs/2105.09369",
+)
+KERKOUCHE = Paper(
     "Kerkouche, Acs, Fritz: Client-specific property inference against secure aggregation in federated learning. "
-    "WPES 2023"
+    "WPES 2023",
+    "https://arxiv.org/abs/2303.03908",
 )
-KERKOUCHE_LINK = "https://arxiv.org/abs/2303.03908"
-WANG = "Wang L., Xu, Wang X., Zhu: Eavesdrop the composition proportion of training labels in federated learning. 2019"
-WANG_LINK = "https://arxiv.org/abs/1910.06044"
-HU = "Hu, Salcic, Sun, Dobbie, Zhang: Source inference attacks in federated learning. IEEE ICDM 2021"
-HU_LINK = "https://arxiv.org/abs/2109.05659"
-SUBJECT = "Suri, Kanani, Marathe, Peterson: Subject membership inference attacks in federated learning. arXiv 2022"
-SUBJECT_LINK = "https://arxiv.org/abs/2206.03317"
-KAIROUZ = (
+WANG = Paper(
+    "Wang L., Xu, Wang X., Zhu: Eavesdrop the composition proportion of training labels in federated learning. 2019",
+    "https://arxiv.org/abs/1910.06044",
+)
+HU = Paper(
+    "Hu, Salcic, Sun, Dobbie, Zhang: Source inference attacks in federated learning. IEEE ICDM 2021",
+    "https://arxiv.org/abs/2109.05659",
+)
+SUBJECT = Paper(
+    "Suri, Kanani, Marathe, Peterson: Subject membership inference attacks in federated learning. arXiv 2022",
+    "https://arxiv.org/abs/2206.03317",
+)
+KAIROUZ = Paper(
     "Kairouz, McMahan et al.: Advances and open problems in federated learning. Foundations and Trends in Machine "
-    "Learning 2021"
+    "Learning 2021",
+    "https://arxiv.org/abs/1912.04977",
 )
-KAIROUZ_LINK = "https://arxiv.org/abs/1912.04977"
-GU = (
+GU = Paper(
     "Gu, Bai, Xu: CS-MIA: membership inference attack based on prediction confidence series in federated learning. "
-    "Journal of Information Security and Applications 2022"
+    "Journal of Information Security and Applications 2022",
+    "https://doi.org/10.1016/j.jisa.2022.103201",
 )
-GU_LINK = "https://doi.org/10.1016/j.jisa.2022.103201"
-ZARI = "Zari, Xu, Neglia: Efficient passive membership inference attack in federated learning. arXiv 2021"
-ZARI_LINK = "https://arxiv.org/abs/2111.00430"
-NASR_2019 = (
+ZARI = Paper(
+    "Zari, Xu, Neglia: Efficient passive membership inference attack in federated learning. arXiv 2021",
+    "https://arxiv.org/abs/2111.00430",
+)
+NASR_2019 = Paper(
     "Nasr, Shokri, Houmansadr: Comprehensive privacy analysis of deep learning: passive and active white-box inference "
-    "attacks against centralized and federated learning. IEEE S&P 2019"
+    "attacks against centralized and federated learning. IEEE S&P 2019",
+    "https://arxiv.org/abs/1812.00910",
 )
-NASR_2019_LINK = "https://arxiv.org/abs/1812.00910"
-MELIS = (
+MELIS = Paper(
     "Melis, Song, De Cristofaro, Shmatikov: Exploiting unintended feature leakage in collaborative learning. "
-    "IEEE S&P 2019"
+    "IEEE S&P 2019",
+    "https://arxiv.org/abs/1805.04049",
 )
-MELIS_LINK = "https://arxiv.org/abs/1805.04049"
-ELKORDY = (
+ELKORDY = Paper(
     "Elkordy, Zhang, Ezzeldin, Psounis, Avestimehr: How much privacy does federated learning with secure aggregation "
-    "guarantee? PoPETs 2023"
+    "guarantee? PoPETs 2023",
+    "https://arxiv.org/abs/2208.02304",
 )
-ELKORDY_LINK = "https://arxiv.org/abs/2208.02304"
-SO = (
+SO = Paper(
     "So, Ali, Guler, Jiao, Avestimehr: Securing secure aggregation: mitigating multi-round privacy leakage in "
-    "federated learning. AAAI 2023"
+    "federated learning. AAAI 2023",
+    "https://arxiv.org/abs/2106.03328",
 )
-SO_LINK = "https://arxiv.org/abs/2106.03328"
-NGO = (
+NGO = Paper(
     "Ngo, Ostman, Durisi, Graell i Amat: Secure aggregation is not private against membership inference attacks. "
-    "ECML PKDD 2024"
+    "ECML PKDD 2024",
+    "https://arxiv.org/abs/2403.17775",
 )
-NGO_LINK = "https://arxiv.org/abs/2403.17775"
-BONAWITZ = (
+BONAWITZ = Paper(
     "Bonawitz, Ivanov, Kreuter, Marcedone, McMahan et al.: Practical secure aggregation for privacy-preserving machine "
-    "learning. CCS 2017"
+    "learning. CCS 2017",
+    "https://doi.org/10.1145/3133956.3133982",
 )
-BONAWITZ_LINK = "https://doi.org/10.1145/3133956.3133982"
-LAM = (
+LAM = Paper(
     "Lam, Wei, Brooks, Reddi, Mitzenmacher: Gradient disaggregation: breaking privacy in federated learning by "
-    "reconstructing the user participant matrix. ICML 2021"
+    "reconstructing the user participant matrix. ICML 2021",
+    "https://arxiv.org/abs/2106.06089",
 )
-LAM_LINK = "https://arxiv.org/abs/2106.06089"
-PASQUINI = (
-    "Pasquini, Francati, Ateniese: Eluding secure aggregation in federated learning via model inconsistency. CCS 2022"
+PASQUINI = Paper(
+    "Pasquini, Francati, Ateniese: Eluding secure aggregation in federated learning via model inconsistency. CCS 2022",
+    "https://arxiv.org/abs/2111.07380",
 )
-PASQUINI_LINK = "https://arxiv.org/abs/2111.07380"
+CHAUDHARI = Paper(
+    "Chaudhari, Abascal, Oprea, Jagielski, Tramer, Ullman: SNAP: efficient extraction of private properties with "
+    "poisoning. IEEE S&P 2023",
+    "https://arxiv.org/abs/2208.12348",
+)
 
 NOTHING = "The record and its label; nothing else."
 REFERENCES = "Reference federations: worlds the attacker ran with the same recipe, with known membership."
@@ -163,15 +187,18 @@ OWNER_AND_REFERENCES = (
 )
 BOTH = "Reference federations with known membership, and public records that are in no training set."
 
-DISSECTING = "Suri, Lu, Chen, Evans: Dissecting distribution inference. IEEE SaTML 2023"
-DISSECTING_LINK = "https://arxiv.org/abs/2212.07591"
-ZHANG = "Zhang, Tople, Ohrimenko: Leakage of dataset properties in multi-party machine learning. USENIX Security 2021"
-ZHANG_LINK = "https://arxiv.org/abs/2006.07267"
-GANJU = (
-    "Ganju, Wang, Yang, Gunter, Borisov: Property inference attacks on fully connected neural networks using "
-    "permutation invariant representations. ACM CCS 2018"
+DISSECTING = Paper(
+    "Suri, Lu, Chen, Evans: Dissecting distribution inference. IEEE SaTML 2023", "https://arxiv.org/abs/2212.07591"
 )
-GANJU_LINK = "https://doi.org/10.1145/3243734.3243834"
+ZHANG = Paper(
+    "Zhang, Tople, Ohrimenko: Leakage of dataset properties in multi-party machine learning. USENIX Security 2021",
+    "https://arxiv.org/abs/2006.07267",
+)
+GANJU = Paper(
+    "Ganju, Wang, Yang, Gunter, Borisov: Property inference attacks on fully connected neural networks using "
+    "permutation invariant representations. ACM CCS 2018",
+    "https://doi.org/10.1145/3243734.3243834",
+)
 SAMPLES_AND_OWN = (
     "A public sample of each of the two populations, and reference federations with known property, all with the same "
     "recipe."
@@ -189,7 +216,6 @@ ATTACKS: dict[str, Attack] = {
         "gap between training and test accuracy, and no hiding of confidences stops it.",
         knowledge=NOTHING,
         paper=YEOM,
-        link=YEOM_LINK,
     ),
     "loss": Attack(
         name="loss",
@@ -201,7 +227,6 @@ ATTACKS: dict[str, Attack] = {
         "well as members, so it is the floor that every other attack must beat.",
         knowledge=NOTHING,
         paper=YEOM,
-        link=YEOM_LINK,
     ),
     "confidence": Attack(
         name="confidence",
@@ -213,7 +238,6 @@ ATTACKS: dict[str, Attack] = {
         "loss; thresholds differ.",
         knowledge=NOTHING,
         paper=SONG,
-        link=SONG_LINK,
     ),
     "entropy": Attack(
         name="entropy",
@@ -225,7 +249,6 @@ ATTACKS: dict[str, Attack] = {
         "label, and is fooled by answers that are sure and wrong.",
         knowledge="The record alone; not even its label.",
         paper=SONG,
-        link=SONG_LINK,
     ),
     "modified_entropy": Attack(
         name="modified_entropy",
@@ -237,7 +260,6 @@ ATTACKS: dict[str, Attack] = {
         "It mends the plain entropy attack at no cost.",
         knowledge=NOTHING,
         paper=SONG,
-        link=SONG_LINK,
     ),
     "modified_entropy_per_class": Attack(
         name="modified_entropy_per_class",
@@ -250,7 +272,6 @@ ATTACKS: dict[str, Attack] = {
         "non-members.",
         knowledge=REFERENCES,
         paper=SONG,
-        link=SONG_LINK,
         min_references=1,
     ),
     "shokri": Attack(
@@ -263,7 +284,6 @@ ATTACKS: dict[str, Attack] = {
         "records from the rest. It learns from up to 8 reference worlds, drawn at random.",
         knowledge=REFERENCES,
         paper=SHOKRI,
-        link=SHOKRI_LINK,
         min_references=1,
     ),
     "salem_1": Attack(
@@ -276,7 +296,6 @@ ATTACKS: dict[str, Attack] = {
         "single reference world, which makes it the cheapest learned attack.",
         knowledge="One reference federation with known membership.",
         paper=SALEM,
-        link=SALEM_LINK,
         min_references=1,
     ),
     "salem_3": Attack(
@@ -289,7 +308,6 @@ ATTACKS: dict[str, Attack] = {
         "label and no model of its own.",
         knowledge="The record alone; not even its label.",
         paper=SALEM,
-        link=SALEM_LINK,
     ),
     "watson": Attack(
         name="watson",
@@ -301,7 +319,6 @@ ATTACKS: dict[str, Attack] = {
         "look like members. One reference already helps.",
         knowledge=REFERENCES,
         paper=WATSON,
-        link=WATSON_LINK,
         min_references=1,
     ),
     "lira": Attack(
@@ -315,7 +332,6 @@ ATTACKS: dict[str, Attack] = {
         "width.",
         knowledge=REFERENCES,
         paper=CARLINI,
-        link=CARLINI_LINK,
         min_references=2,
     ),
     "lira_per_example": Attack(
@@ -328,7 +344,6 @@ ATTACKS: dict[str, Attack] = {
         "references. Noisier than the shared width below about 64 of them, sharper above.",
         knowledge=REFERENCES,
         paper=CARLINI,
-        link=CARLINI_LINK,
         min_references=2,
     ),
     "lira_offline": Attack(
@@ -341,7 +356,6 @@ ATTACKS: dict[str, Attack] = {
         "references without the record, which can be trained before anybody asks.",
         knowledge=REFERENCES,
         paper=CARLINI,
-        link=CARLINI_LINK,
         min_references=2,
     ),
     "rmia": Attack(
@@ -354,7 +368,6 @@ ATTACKS: dict[str, Attack] = {
         "reference models do. Strong with very few references.",
         knowledge=BOTH,
         paper=ZARIFZADEH,
-        link=ZARIFZADEH_LINK,
         min_references=1,
     ),
     "rmia_offline": Attack(
@@ -367,7 +380,6 @@ ATTACKS: dict[str, Attack] = {
         "extrapolated. The one constant of the extrapolation is tuned on the references.",
         knowledge=BOTH,
         paper=ZARIFZADEH,
-        link=ZARIFZADEH_LINK,
         min_references=1,
     ),
     "attack_p": Attack(
@@ -380,7 +392,6 @@ ATTACKS: dict[str, Attack] = {
         "threshold that keeps its false alarms in check.",
         knowledge=PUBLIC_RECORDS,
         paper=YE,
-        link=YE_LINK,
     ),
     "attack_r": Attack(
         name="attack_r",
@@ -392,7 +403,6 @@ ATTACKS: dict[str, Attack] = {
         "references to tell strong evidence from very strong evidence.",
         knowledge=REFERENCES,
         paper=YE,
-        link=YE_LINK,
         min_references=1,
     ),
     "quantile": Attack(
@@ -405,7 +415,6 @@ ATTACKS: dict[str, Attack] = {
         "margin far above the normal one speaks for membership; no reference federation is needed.",
         knowledge="At least 100 public records that are in no training set.",
         paper=BERTRAN,
-        link=BERTRAN_LINK,
     ),
     "label_only": Attack(
         name="label_only",
@@ -417,7 +426,6 @@ ATTACKS: dict[str, Attack] = {
         "records tend to lie further from the border, and hiding the confidences does not help.",
         knowledge="The record and its label, and 101 queries, or as many as the release answers.",
         paper=CHOQUETTE,
-        link=CHOQUETTE_LINK,
     ),
     "loss_trajectory": Attack(
         name="loss_trajectory",
@@ -429,7 +437,6 @@ ATTACKS: dict[str, Attack] = {
         "participant sees one model a round, so it can watch a record being learned.",
         knowledge=NOTHING,
         paper=ZHU,
-        link=ZHU_LINK,
     ),
     "loss_trajectory_calibrated": Attack(
         name="loss_trajectory_calibrated",
@@ -441,7 +448,6 @@ ATTACKS: dict[str, Attack] = {
         "takes away how hard the record is, round by round.",
         knowledge=REFERENCES,
         paper=WATSON,
-        link=WATSON_LINK,
         min_references=1,
     ),
     "update_cosine": Attack(
@@ -454,7 +460,6 @@ ATTACKS: dict[str, Attack] = {
         "would have asked for. Training on the record leaves a trace of it in the update.",
         knowledge="Which client is alleged to hold the record.",
         paper=LI,
-        link=LI_LINK,
     ),
     "update_difference": Attack(
         name="update_difference",
@@ -467,7 +472,6 @@ ATTACKS: dict[str, Attack] = {
         "membership.",
         knowledge=OWNER,
         paper=LI,
-        link=LI_LINK,
     ),
     "gradient_norm": Attack(
         name="gradient_norm",
@@ -479,7 +483,6 @@ ATTACKS: dict[str, Attack] = {
         "loss attack by another name, and a floor for attacks on updates.",
         knowledge=NOTHING,
         paper=LI,
-        link=LI_LINK,
     ),
     "update_lira": Attack(
         name="update_lira",
@@ -492,7 +495,6 @@ ATTACKS: dict[str, Attack] = {
         "curves, so that what is normal for it no longer counts.",
         knowledge=OWNER_AND_REFERENCES,
         paper=CARLINI,
-        link=CARLINI_LINK,
         min_references=2,
     ),
     "update_lira_offline": Attack(
@@ -505,7 +507,6 @@ ATTACKS: dict[str, Attack] = {
         "the record. It needs only references without it, which can be run before anybody asks.",
         knowledge=OWNER_AND_REFERENCES,
         paper=CARLINI,
-        link=CARLINI_LINK,
         min_references=2,
     ),
     "update_watson": Attack(
@@ -518,7 +519,6 @@ ATTACKS: dict[str, Attack] = {
         "record. What clients do to such records anyway is taken away; one reference already helps.",
         knowledge=OWNER_AND_REFERENCES,
         paper=WATSON,
-        link=WATSON_LINK,
         min_references=1,
     ),
     "fedmia_loss": Attack(
@@ -531,7 +531,6 @@ ATTACKS: dict[str, Attack] = {
         "those of all the other clients do. They do not hold the record, so they are references for free.",
         knowledge=OWNER,
         paper=ZHU,
-        link=ZHU_LINK,
     ),
     "fedmia_cosine": Attack(
         name="fedmia_cosine",
@@ -544,7 +543,6 @@ ATTACKS: dict[str, Attack] = {
         "free.",
         knowledge=OWNER,
         paper=ZHU,
-        link=ZHU_LINK,
     ),
     "movement_cosine": Attack(
         name="movement_cosine",
@@ -556,7 +554,6 @@ ATTACKS: dict[str, Attack] = {
         "asked for. The trace is diluted by the whole cohort, but secure aggregation does not hide it.",
         knowledge=NOTHING,
         paper=LI,
-        link=LI_LINK,
     ),
     "confidence_trajectory": Attack(
         name="confidence_trajectory",
@@ -569,7 +566,6 @@ ATTACKS: dict[str, Attack] = {
         "weigh all of them alike.",
         knowledge=REFERENCES,
         paper=GU,
-        link=GU_LINK,
         min_references=1,
     ),
     "owner_loss_series": Attack(
@@ -582,7 +578,6 @@ ATTACKS: dict[str, Attack] = {
         "from training, before the average with other clients blurs what they have learned.",
         knowledge=OWNER,
         paper=ZHU,
-        link=ZHU_LINK,
     ),
     "owner_trajectory": Attack(
         name="owner_trajectory",
@@ -594,7 +589,6 @@ ATTACKS: dict[str, Attack] = {
         "its owner sends back. It is a white-box attack at the price of one answer a round.",
         knowledge=OWNER_AND_REFERENCES,
         paper=ZARI,
-        link=ZARI_LINK,
         min_references=1,
     ),
     "owner_rmia": Attack(
@@ -609,7 +603,6 @@ ATTACKS: dict[str, Attack] = {
         knowledge="Which client is alleged to hold the record, public records that are in no training set, and "
         "reference federations with known membership of which the clients' models are kept.",
         paper=ZARIFZADEH,
-        link=ZARIFZADEH_LINK,
         min_references=1,
     ),
     "nasr_participant": Attack(
@@ -623,7 +616,6 @@ ATTACKS: dict[str, Attack] = {
         "it knows all members.",
         knowledge=REFERENCES,
         paper=NASR_2019,
-        link=NASR_2019_LINK,
         min_references=1,
     ),
     "nasr_server": Attack(
@@ -636,7 +628,6 @@ ATTACKS: dict[str, Attack] = {
         "It learns from up to 8 reference federations, of which it knows all members.",
         knowledge=OWNER_AND_REFERENCES,
         paper=NASR_2019,
-        link=NASR_2019_LINK,
         min_references=1,
     ),
     "zero_pattern": Attack(
@@ -650,7 +641,6 @@ ATTACKS: dict[str, Attack] = {
         "sparse, this needs no model of anything.",
         knowledge="The record, and which client is alleged to hold it.",
         paper=MELIS,
-        link=MELIS_LINK,
     ),
     "zero_pattern_rounds": Attack(
         name="zero_pattern_rounds",
@@ -662,7 +652,6 @@ ATTACKS: dict[str, Attack] = {
         "Such a feature rules out that any client trained on the record, and secure aggregation does not hide it.",
         knowledge="The record alone; not even its label.",
         paper=MELIS,
-        link=MELIS_LINK,
     ),
     "metadata_only": Attack(
         name="metadata_only",
@@ -676,7 +665,6 @@ ATTACKS: dict[str, Attack] = {
         knowledge="Which client is alleged to hold the record, and what clients say in clear in reference federations "
         "with known membership.",
         paper=KAIROUZ,
-        link=KAIROUZ_LINK,
         min_references=1,
     ),
     "lira_untempered": Attack(
@@ -689,7 +677,6 @@ ATTACKS: dict[str, Attack] = {
         "asks what the likelihood ratio asks. Softening hides nothing from somebody who knows the temperature.",
         knowledge=REFERENCES,
         paper=CARLINI,
-        link=CARLINI_LINK,
         min_references=2,
     ),
     "update_cosine_once": Attack(
@@ -702,7 +689,6 @@ ATTACKS: dict[str, Attack] = {
         "for. Beside the update cosine over all rounds it shows what watching for longer is worth.",
         knowledge=OWNER,
         paper=LI,
-        link=LI_LINK,
     ),
     "property_loss": Attack(
         name="property_loss",
@@ -714,7 +700,6 @@ ATTACKS: dict[str, Attack] = {
         "fits best what it was trained on.",
         knowledge="A public sample of each of the two populations.",
         paper=SURI,
-        link=SURI_LINK,
     ),
     "property_threshold": Attack(
         name="property_threshold",
@@ -726,7 +711,6 @@ ATTACKS: dict[str, Attack] = {
         "away. It works even where only labels are shown.",
         knowledge="A public sample of each of the two populations, and reference federations with known property.",
         paper=SURI,
-        link=SURI_LINK,
         min_references=2,
         estimates=True,
     ),
@@ -740,7 +724,6 @@ ATTACKS: dict[str, Attack] = {
         "kind. Each pair of them votes for the one that answers more alike.",
         knowledge=SAMPLES_AND_OWN,
         paper=DISSECTING,
-        link=DISSECTING_LINK,
         min_references=2,
         estimates=True,
     ),
@@ -754,7 +737,6 @@ ATTACKS: dict[str, Attack] = {
         "the property off the answers. Then it puts the same list to the model attacked.",
         knowledge=SAMPLES_AND_OWN,
         paper=ZHANG,
-        link=ZHANG_LINK,
         min_references=2,
         estimates=True,
     ),
@@ -769,7 +751,6 @@ ATTACKS: dict[str, Attack] = {
         "different to it.",
         knowledge=OWN_MODELS,
         paper=GANJU,
-        link=GANJU_LINK,
         min_references=2,
         estimates=True,
     ),
@@ -783,7 +764,6 @@ ATTACKS: dict[str, Attack] = {
         "second baseline: equal models look equal, but a small change can turn the order round.",
         knowledge=OWN_MODELS,
         paper=GANJU,
-        link=GANJU_LINK,
         min_references=2,
         estimates=True,
     ),
@@ -797,7 +777,6 @@ ATTACKS: dict[str, Attack] = {
         "order they stand. Then it reads the property off the parameters of the model attacked.",
         knowledge=OWN_MODELS,
         paper=GANJU,
-        link=GANJU_LINK,
         min_references=2,
         estimates=True,
     ),
@@ -812,7 +791,6 @@ ATTACKS: dict[str, Attack] = {
         "SGD, an ordering otherwise.",
         knowledge="Public records, to estimate the average answer to each class.",
         paper=WAINAKH,
-        link=WAINAKH_LINK,
         estimates=True,
     ),
     "llg": Attack(
@@ -825,7 +803,6 @@ ATTACKS: dict[str, Attack] = {
         "the class was trained. One label after the other is placed where the sum is lowest.",
         knowledge="Nothing beyond the update and its number of examples.",
         paper=WAINAKH,
-        link=WAINAKH_LINK,
         estimates=True,
     ),
     "llg_plus": Attack(
@@ -838,7 +815,6 @@ ATTACKS: dict[str, Attack] = {
         "and what the other labels add. Then it places labels as LLG does.",
         knowledge="Public records of each class, and the learning rate.",
         paper=WAINAKH,
-        link=WAINAKH_LINK,
         estimates=True,
     ),
     "label_composition": Attack(
@@ -851,7 +827,6 @@ ATTACKS: dict[str, Attack] = {
         "looks most like the client's update. It needs no learning rate, as only the proportions count.",
         knowledge="Public records of each class.",
         paper=WANG,
-        link=WANG_LINK,
         estimates=True,
     ),
     "pooled_unmixing": Attack(
@@ -864,7 +839,6 @@ ATTACKS: dict[str, Attack] = {
         "opens, just as off a single one. It is that of all clients in the sum together, and says less of each.",
         knowledge="Public records, to estimate the average answer to each class.",
         paper=WAINAKH,
-        link=WAINAKH_LINK,
         estimates=True,
     ),
     "prolin": Attack(
@@ -878,7 +852,6 @@ ATTACKS: dict[str, Attack] = {
         "sums single it out, so who takes part must vary.",
         knowledge="Public records with and without the property, the training recipe, and who took part in each round.",
         paper=KERKOUCHE,
-        link=KERKOUCHE_LINK,
     ),
     "property_sum": Attack(
         name="property_sum",
@@ -890,7 +863,6 @@ ATTACKS: dict[str, Attack] = {
         "in them blurs it, but a single sum is enough.",
         knowledge="Public records with and without the property, the training recipe, and who took part in each round.",
         paper=KERKOUCHE,
-        link=KERKOUCHE_LINK,
     ),
     "zero_property": Attack(
         name="zero_property",
@@ -902,7 +874,6 @@ ATTACKS: dict[str, Attack] = {
         "client ever moved their weights in the first layer. A weight that multiplies zeros only never moves.",
         knowledge="Public records with and without the property.",
         paper=MELIS,
-        link=MELIS_LINK,
     ),
     "batch_property": Attack(
         name="batch_property",
@@ -914,7 +885,6 @@ ATTACKS: dict[str, Attack] = {
         "property and without. It then judges the client's update of each round, or the sum that it is in.",
         knowledge="Public records with and without the property, and the training recipe.",
         paper=MELIS,
-        link=MELIS_LINK,
     ),
     "batch_property_models": Attack(
         name="batch_property_models",
@@ -926,7 +896,6 @@ ATTACKS: dict[str, Attack] = {
         "forest that practised on public batches says whether a batch with the property was in it.",
         knowledge="Public records with and without the property, the training recipe, and that all clients take part.",
         paper=MELIS,
-        link=MELIS_LINK,
     ),
     "canary_product": Attack(
         name="canary_product",
@@ -938,7 +907,6 @@ ATTACKS: dict[str, Attack] = {
         "only this canary pushes. Noise of the mechanism is all that hides it.",
         knowledge="The canaries, which the auditor made.",
         paper=NASR_2023,
-        link=NASR_2023_LINK,
     ),
     "canary_update": Attack(
         name="canary_update",
@@ -950,7 +918,6 @@ ATTACKS: dict[str, Attack] = {
         "client's noise or training stands between.",
         knowledge="The canaries, which the auditor made, and which client would hold each.",
         paper=NASR_2023,
-        link=NASR_2023_LINK,
     ),
     "canary_steepest": Attack(
         name="canary_steepest",
@@ -962,7 +929,6 @@ ATTACKS: dict[str, Attack] = {
         "It sees canaries that take part in few rounds.",
         knowledge="The canaries, which the auditor made, and the model of every round.",
         paper=ANDREW,
-        link=ANDREW_LINK,
     ),
     "source_loss": Attack(
         name="source_loss",
@@ -974,7 +940,6 @@ ATTACKS: dict[str, Attack] = {
         "of any other client. Whoever has just trained on a record fits it best.",
         knowledge="The record and its label, and that it is in the training data of somebody.",
         paper=HU,
-        link=HU_LINK,
     ),
     "source_cosine": Attack(
         name="source_cosine",
@@ -986,7 +951,6 @@ ATTACKS: dict[str, Attack] = {
         "pulled the model than the other clients' updates do. What all clients have in common cancels out.",
         knowledge="The record and its label, and that it is in the training data of somebody.",
         paper=LI,
-        link=LI_LINK,
     ),
     "source_labels": Attack(
         name="source_labels",
@@ -999,7 +963,6 @@ ATTACKS: dict[str, Attack] = {
         "where clients hold different labels.",
         knowledge="The label of the record, and public records to estimate the average answer to each class.",
         paper=HU,
-        link=HU_LINK,
     ),
     "client_loss": Attack(
         name="client_loss",
@@ -1011,7 +974,6 @@ ATTACKS: dict[str, Attack] = {
         "was trained on, and others like them.",
         knowledge="Records of the client: those it trains on, or others of its own.",
         paper=SUBJECT,
-        link=SUBJECT_LINK,
     ),
     "client_lira": Attack(
         name="client_lira",
@@ -1024,7 +986,6 @@ ATTACKS: dict[str, Attack] = {
         "for one that was there.",
         knowledge="Records of the client, and reference federations of which the attacker knows who took part.",
         paper=CARLINI,
-        link=CARLINI_LINK,
         min_references=2,
     ),
     "taking_part": Attack(
@@ -1037,7 +998,6 @@ ATTACKS: dict[str, Attack] = {
         "that, and nothing has to be read.",
         knowledge="Nothing; sender and receiver of each message are enough.",
         paper=KAIROUZ,
-        link=KAIROUZ_LINK,
     ),
     "aggregate_cosine": Attack(
         name="aggregate_cosine",
@@ -1050,7 +1010,6 @@ ATTACKS: dict[str, Attack] = {
         "in the sum.",
         knowledge=f"{OWNER} Who is in a sum, which the messages show.",
         paper=ELKORDY,
-        link=ELKORDY_LINK,
     ),
     "smallest_sum": Attack(
         name="smallest_sum",
@@ -1062,7 +1021,6 @@ ATTACKS: dict[str, Attack] = {
         "counts by one over their number. The fewer are in it, the less hides the owner.",
         knowledge=f"{OWNER} Who is in a sum, which the messages show.",
         paper=ELKORDY,
-        link=ELKORDY_LINK,
     ),
     "round_difference": Attack(
         name="round_difference",
@@ -1074,7 +1032,6 @@ ATTACKS: dict[str, Attack] = {
         "from the other. What is left is the owner's update, up to how far the others' changed in between.",
         knowledge=f"{OWNER} Who is in a sum, which the messages show.",
         paper=SO,
-        link=SO_LINK,
     ),
     "disaggregated_cosine": Attack(
         name="disaggregated_cosine",
@@ -1087,7 +1044,6 @@ ATTACKS: dict[str, Attack] = {
         "and go, and at least as many rounds as there are clients.",
         knowledge=f"{OWNER} Who is in a sum, which the messages show.",
         paper=LAM,
-        link=LAM_LINK,
     ),
     "collusion_cosine": Attack(
         name="collusion_cosine",
@@ -1100,7 +1056,6 @@ ATTACKS: dict[str, Attack] = {
         "open. Then it compares what is left of the owner with the direction this record alone would have asked for.",
         knowledge=f"{OWNER} What the protocol gave to each member of the vantage: name clients in it, with the server.",
         paper=BONAWITZ,
-        link=BONAWITZ_LINK,
     ),
     "lda": Attack(
         name="lda",
@@ -1115,7 +1070,6 @@ ATTACKS: dict[str, Attack] = {
         "to simulate other clients with, and who is in a sum. Only the order of the client's batches is unknown; the "
         "mean of three orders stands for it.",
         paper=NGO,
-        link=NGO_LINK,
     ),
     "one_record": Attack(
         name="one_record",
@@ -1128,7 +1082,6 @@ ATTACKS: dict[str, Attack] = {
         "trace is about 1/K of the sum.",
         knowledge="One record of each of the two sets, and who is in a sum.",
         paper=NGO,
-        link=NGO_LINK,
     ),
     # Against the acts of an adversary; the model of a record's owner also speaks where nobody acts.
     "ascent_recovery": Attack(
@@ -1141,7 +1094,6 @@ ATTACKS: dict[str, Attack] = {
         "have answered, against before. Whoever trains on the record pulls it down again.",
         knowledge="An audit whose adversary is gradient_ascent, and the records it pushes against.",
         paper=NASR_2019,
-        link=NASR_2019_LINK,
     ),
     "ascent_lira": Attack(
         name="ascent_lira",
@@ -1153,7 +1105,6 @@ ATTACKS: dict[str, Attack] = {
         "or federations that did not. Each record has its own two bell curves.",
         knowledge="An audit whose adversary is gradient_ascent, and reference federations in which the same was done.",
         paper=NASR_2019,
-        link=NASR_2019_LINK,
         min_references=2,
     ),
     "owner_loss": Attack(
@@ -1166,7 +1117,6 @@ ATTACKS: dict[str, Attack] = {
         "server that isolates the owner (adversary isolation) keeps all other clients from washing that out.",
         knowledge=OWNER,
         paper=NASR_2019,
-        link=NASR_2019_LINK,
     ),
     "owner_lira": Attack(
         name="owner_lira",
@@ -1178,7 +1128,6 @@ ATTACKS: dict[str, Attack] = {
         "the owner (adversary isolation) keeps all other clients from washing that out.",
         knowledge=OWNER_AND_REFERENCES,
         paper=NASR_2019,
-        link=NASR_2019_LINK,
         min_references=2,
     ),
     "inconsistency_cosine": Attack(
@@ -1191,7 +1140,6 @@ ATTACKS: dict[str, Attack] = {
         "owner has added something. Secure aggregation hides nothing then, unless clients compare what they were sent.",
         knowledge="An audit whose adversary is inconsistent_models, and which client is alleged to hold the record.",
         paper=PASQUINI,
-        link=PASQUINI_LINK,
     ),
     "canary_gradient": Attack(
         name="canary_gradient",
@@ -1203,7 +1151,6 @@ ATTACKS: dict[str, Attack] = {
         "other, has moved. It has exactly if the record was in training.",
         knowledge="An audit whose adversary is canary_gradient, and which client is alleged to hold the record.",
         paper=PASQUINI,
-        link=PASQUINI_LINK,
     ),
     # Against a training that the attacker poisoned.
     "property_snap": Attack(
@@ -1216,9 +1163,7 @@ ATTACKS: dict[str, Attack] = {
         "believes it. The rarer the property is among the others' records, the less there is to contradict the poison.",
         knowledge="An audit whose adversary is property_poisoning, public records with the property, and reference "
         "federations poisoned alike.",
-        paper="Chaudhari, Abascal, Oprea, Jagielski, Tramer, Ullman: SNAP: efficient extraction of private properties "
-        "with poisoning. IEEE S&P 2023",
-        link="https://arxiv.org/abs/2208.12348",
+        paper=CHAUDHARI,
         min_references=4,
     ),
 }

@@ -69,6 +69,13 @@ Test = Callable[[Case], Floats]
 """Scores float64 [n], higher means "yes, in"."""
 
 
+class Paper(NamedTuple):
+    """Where an attack was published: authors, title, venue and year; and a link to it."""
+
+    text: str
+    link: str
+
+
 @dataclass(frozen=True)
 class Attack:
     """A named row of the attack table."""
@@ -82,8 +89,7 @@ class Attack:
     test: Test
     summary: str  # what it does, in two sentences a newcomer understands
     knowledge: str  # what the attacker needs beyond its view
-    paper: str  # authors, title, venue, year
-    link: str
+    paper: Paper
     min_references: int = 0  # reference worlds without which it cannot run
     estimates: bool = False  # scores are estimates of a quantity, so their error can be measured
 

@@ -295,7 +295,7 @@ def _explain_attack(name: str) -> None:
     typer.echo(f"{row.title} ({row.name}): {GAMES[row.game]}\n")
     typer.echo(_paragraph(row.summary) + "\n")
     worlds = f" At least {row.min_references} reference worlds." if row.min_references else ""
-    for name, text in {"Needs": row.knowledge + worlds, "Paper": row.paper, "Link": row.link}.items():
+    for name, text in {"Needs": row.knowledge + worlds, "Paper": row.paper.text, "Link": row.paper.link}.items():
         typer.echo(_paragraph(text, f"{name + ':':7}"))
 
 

@@ -105,8 +105,8 @@ def auc(values: Floats, members: Bools) -> float:
 def test_row_says_what_it_is(attack: Attack) -> None:
     assert ATTACKS[attack.name] is attack
     assert attack.summary.count(". ") + 1 == 2, "two sentences"
-    assert attack.link.startswith("https://")
-    assert len(attack.paper) > 20
+    assert attack.paper.link.startswith("https://")
+    assert len(attack.paper.text) > 20
     assert attack.knowledge
     assert attack.title
 

@@ -345,7 +345,7 @@ def test_explains_every_attack(name: str, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     words = " ".join(out.split())
     assert ATTACKS[name].summary in words
-    assert ATTACKS[name].link in words
+    assert ATTACKS[name].paper.link in words
 
 
 @pytest.mark.parametrize("name", ACTS_AS)
