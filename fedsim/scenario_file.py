@@ -796,8 +796,9 @@ def _plugin(place: KeyPath, plugin: Plugin, known: Mapping[str, Mapping[str, obj
 
 
 def _unknown(what: str, name: str, names: Collection[str]) -> str:
-    """Return the message for a name that is not in the table."""
-    return f"no {what} {_shown(name)}; allowed: {', '.join(names) or 'none'}{nearest(name, names)}"
+    """Return the message for a name that is not in the table: what may have been meant first, for tables are long."""
+    meant = nearest(name, names)
+    return f"no {what} {_shown(name)}{meant}{' Allowed' if meant else '; allowed'}: {', '.join(names) or 'none'}"
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -435,10 +435,11 @@ def test_an_adversary_that_cannot_act_is_refused_in_one_line(tmp_path: Path, aud
 
 def test_an_adversary_is_measured_by_the_setup_that_it_attacks(tmp_path: Path) -> None:
     longer = "setups: [{name: longer, rounds: 6}]\n"
-    load(
-        str(written(tmp_path, "setup: longer, vantage: server, adversary: {name: gradient_ascent, every: 5}", longer)),
-        known=known(),
-    )
+    plan = "{name: gradient_ascent, every: 5}"  # more than the three rounds without the setup
+    path = written(tmp_path, f"setup: longer, vantage: server, adversary: {plan}", longer)
+    adversary = load(str(path), known=known()).scenario.audits[0].adversary
+    assert isinstance(adversary, GradientAscent)
+    assert adversary.every == 5
 
 
 @pytest.mark.parametrize("acts", ["", ", adversary: {name: isolation}"])
@@ -449,15 +450,14 @@ def test_an_attack_that_reads_what_an_act_brings_needs_that_act(tmp_path: Path, 
         load(str(path), known=known())
 
 
-@pytest.mark.parametrize(
-    "who",
-    [
-        "server, adversary: {name: gradient_ascent, every: 1, groups: 3}",
-        "'client:0', adversary: {name: gradient_ascent, every: 1, groups: 2}",
-    ],
-)
-def test_so_many_groups_as_pushes_are_fine(who: str, tmp_path: Path) -> None:
-    load(str(written(tmp_path, f"vantage: {who}")), known=known())
+@pytest.mark.parametrize(("who", "groups"), [("server", 3), ("'client:0'", 2)])
+def test_so_many_groups_as_pushes_are_fine(who: str, groups: int, tmp_path: Path) -> None:
+    plan = f"{{name: gradient_ascent, every: 1, groups: {groups}}}"
+    adversary = (
+        load(str(written(tmp_path, f"vantage: {who}, adversary: {plan}")), known=known()).scenario.audits[0].adversary
+    )
+    assert isinstance(adversary, GradientAscent)
+    assert adversary.groups == groups
 
 
 def test_adversaries_are_for_the_game_of_records(tmp_path: Path) -> None:
