@@ -35,5 +35,8 @@ ADAPTIVE: dict[str, tuple[str, ...]] = {
 left out in one is sent in another.
 """
 
-NEEDS_PUBLIC = ("attack_p", "label_unmixing", "lda", "quantile", "rmia", "rmia_offline", "source_labels", "owner_rmia")
+NEEDS_PUBLIC = (
+    *("attack_p", "lda", "owner_rmia", "quantile", "rmia", "rmia_offline", "source_labels"),
+    *(name for name, row in ATTACKS.items() if row.game == "labels"),
+)
 """Attacks that cannot run where the attacker holds no public records."""
