@@ -576,6 +576,20 @@ def gdp_epsilon(mu: float, delta: float) -> float:
     return float(dp_library().get_epsilon_gaussian(1 / mu, delta)) if mu > 0 else 0.0
 
 
+def gdp_mu(epsilon: float, delta: float) -> float:
+    """Return how far apart Gaussian noise leaves two neighbours whose (epsilon, delta) it has: the inverse of
+    `gdp_epsilon`, and the largest such distance where epsilon is 0.
+
+    Args:
+        epsilon: >= 0, finite.
+        delta: in (0, 1).
+
+    Source: as `gdp_delta`
+    """
+    most = math.sqrt(2 * epsilon) + 2 * float(scipy.special.ndtri((1 + delta) / 2)) + 20
+    return float(scipy.optimize.brentq(lambda mu: gdp_delta(epsilon, mu) - delta, 0.0, most, xtol=1e-12))
+
+
 def max_tpr(fpr: float, epsilon: float, delta: float) -> float:
     """Return the largest true-positive rate that any attack has at this false-positive rate under (epsilon, delta)-DP.
 
@@ -594,8 +608,7 @@ def max_auc(epsilon: float, delta: float) -> float:
     """Return the largest area under the ROC curve under (epsilon, delta)-DP: that under `max_tpr`."""
     # Straight from (0, delta) by way of (corner, 1 - corner) to (1 - delta, 1).
     corner = (1 - delta) / (1 + math.exp(min(epsilon, 700)))
-    rising = corner * (delta + 1 - corner) / 2
-    return rising + (1 - delta - corner) * (2 - corner) / 2 + delta
+    return 1 - (1 - delta) * corner
 
 
 def max_tpr_gdp(fpr: float, mu: float) -> float:

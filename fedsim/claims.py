@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 
 from fedsim.accounting import Spent
 from fedsim.audit import Bound
-from fedsim.intervals import Measured, Unresolved
+from fedsim.intervals import Measured, Unresolved, in_percent
 from fedsim.scenario import EpsilonClaim
 
 Status = Literal["refuted", "not refuted", "inconclusive"]
@@ -86,7 +86,7 @@ def verdict(
         return Verdict("inconclusive", "The null control failed: the attack sees a leak where there is none.")
     if blind is False:
         return Verdict("inconclusive", "The blind baseline failed: the worlds can be told apart without any model.")
-    interval = f"the {measurement.confidence:.6g} interval [{measurement.low:.4g}, {measurement.high:.4g}]"
+    interval = f"the {in_percent(measurement.confidence)} interval [{measurement.low:.4g}, {measurement.high:.4g}]"
     if measurement.low > at_most:
         return Verdict("refuted", f"All of {interval} lies above the claimed {at_most:g}.")
     if measurement.high > at_most:
@@ -252,7 +252,7 @@ def difference_verdict(found: Measured | Unresolved, by: float, failed: Sequence
         return _too_little(found)
     if failed:
         return Verdict("inconclusive", failed[0])
-    interval = f"the {found.confidence:.6g} interval [{found.low:.4g}, {found.high:.4g}] of the difference"
+    interval = f"the {in_percent(found.confidence)} interval [{found.low:.4g}, {found.high:.4g}] of the difference"
     if found.high < by:
         return Verdict("refuted", f"All of {interval} lies below the claimed {by:g}.")
     if found.low >= by:
@@ -311,7 +311,7 @@ def exceeding(epsilon: float, delta: float, bounds: Sequence[Bound]) -> Bound | 
 def _shown(bound: Bound) -> str:
     """A bound in words."""
     assumes = f", assuming {bound.assumes.rstrip('.')}" if bound.assumes else ""
-    confidence = "no confidence" if bound.confidence is None else f"confidence {bound.confidence:.6g}"
+    confidence = "no confidence" if bound.confidence is None else f"confidence {in_percent(bound.confidence)}"
     return f"{bound.epsilon:.4g} ({bound.name}, {confidence}, delta {bound.delta:g}{assumes})"
 
 

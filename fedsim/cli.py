@@ -605,9 +605,9 @@ def _show_coverage() -> None:
 
 def _show_plan(loaded: Loaded, planned: "Plan") -> None:
     """Print what a run would cost and could resolve."""
-    from attacks import ADAPTIVE, ATTACKS, NEEDS_PUBLIC
+    from fedsim.tables import known
 
-    remarks = warnings(loaded, ADAPTIVE, {name: row.game for name, row in ATTACKS.items()}, NEEDS_PUBLIC)
+    remarks = warnings(loaded, known())
     found = f"{len(remarks)} thing{'s' * (len(remarks) != 1)} to think about" if remarks else "nothing wrong with it"
     typer.echo(f"{loaded.path.name}: {found}\n")
     if remarks:

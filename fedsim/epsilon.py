@@ -5,10 +5,23 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fedsim import results
-from fedsim.accounting import Observer, Spent, Unit, max_tpr, spent
+from fedsim.accounting import (
+    Observer,
+    Spent,
+    Unit,
+    gdp_mu,
+    max_advantage,
+    max_advantage_gdp,
+    max_auc,
+    max_auc_gdp,
+    max_tpr,
+    max_tpr_gdp,
+    spent,
+)
 from fedsim.audit import BOUNDS, Bound
 from fedsim.claims import counts_against
-from fedsim.intervals import Unresolved
+from fedsim.intervals import Unresolved, in_percent
+from fedsim.metrics import DEFAULT_METRICS
 from fedsim.prepare import PreparedAudit, Trial
 from fedsim.randomness import generator
 from fedsim.results import Evidence
@@ -26,6 +39,8 @@ from fedsim.views import Vantage
 
 ALARM = 0.01
 """Chance that a run of sound mechanisms raises an alarm at all, shared among its bounds."""
+UNASKED = "one_run"
+"""The bound that an alarm rests on where an audit asks for none: it assumes nothing about the mechanism."""
 
 
 class Scores(NamedTuple):
@@ -134,25 +149,41 @@ def finite(epsilon: float) -> float | None:
     return epsilon if math.isfinite(epsilon) else None
 
 
-CAP_FPR = 0.01
-"""The false-positive rate at which a true-positive rate is compared with what epsilon permits."""
+def permitted(row: Spent) -> dict[str, float]:
+    """Return the largest value of each metric that an accounted epsilon leaves to any attack; a metric that it does not
+    limit is left out.
 
-
-def most_tpr(row: Spent) -> float | None:
-    """Return the largest true-positive rate at `CAP_FPR` that an epsilon leaves to any attack; None where it rules out
-    none.
+    Where noise is Gaussian and all of it was composed in closed form, its whole curve limits attacks, which is much
+    nearer than the one point (epsilon, delta) of it.
     """
-    most = max_tpr(CAP_FPR, row.epsilon, row.delta) if math.isfinite(row.epsilon) else 1.0
-    return most if most < 1 else None
+    if not math.isfinite(row.epsilon):
+        return {}
+    if row.method == "exact":
+        mu = gdp_mu(row.epsilon, row.delta)
+        auc, advantage = max_auc_gdp(mu), max_advantage_gdp(mu)
+        tpr = {level: max_tpr_gdp(level, mu) for level in TPR_LEVELS}
+    else:
+        auc, advantage = max_auc(row.epsilon, row.delta), max_advantage(row.epsilon, row.delta)
+        tpr = {level: max_tpr(level, row.epsilon, row.delta) for level in TPR_LEVELS}
+    found = {"auc": auc, "advantage": advantage, "balanced_accuracy": (1 + advantage) / 2}
+    found |= {f"tpr@fpr={level:g}": most for level, most in tpr.items()}
+    return {name: most for name, most in found.items() if most < 1}
 
 
-def cap(scores: Scores) -> float | None:
-    """Return what the accounted epsilon leaves to the attack of these scores; None where nothing is ruled out."""
-    audit = scores.audit
-    if audit.audit.game != "record" and not isinstance(audit.audit.game, CanaryGame):
-        return None
+TPR_LEVELS = tuple(metric.level for metric in DEFAULT_METRICS if metric.kind == "tpr")
+
+
+def caps(scores: Scores) -> dict[str, float]:
+    """Return, by metric, what the accounted epsilon leaves to the attack of these scores; empty where nothing is ruled
+    out, where the attack asks about something else, and for a collusion, which nobody accounts for.
+    """
+    audit, game = scores.audit, scores.audit.audit.game
+    present = game == "record" or isinstance(game, CanaryGame)
+    present |= isinstance(game, ClientGame) and hides_presence(scores.trial)
+    if not present or len(audit.vantage.parties) > 1:
+        return {}
     delta = scores.trial.federation.privacy.delta if scores.trial.federation.privacy else audit.audit.delta
-    return most_tpr(accounted_for(scores.trial, unit(audit), observer(audit.vantage), delta))
+    return permitted(accounted_for(scores.trial, unit(audit), observer(audit.vantage), delta))
 
 
 def rows(trials: Sequence[Trial]) -> tuple[results.EpsilonRow, ...]:
@@ -166,7 +197,7 @@ def rows(trials: Sequence[Trial]) -> tuple[results.EpsilonRow, ...]:
             method=row.method,
             adjacency=row.adjacency,
             reason=row.reason,
-            most_tpr=most_tpr(row),
+            caps=permitted(row),
         )
         for row in worst(trials)
     )
@@ -183,12 +214,7 @@ def alarms(everything: Sequence[Scores], seed: int) -> Iterator[str]:
     """Yield a sentence for each lower bound that lies above the epsilon accounted for; all of them together are wrong
     with a chance of `ALARM` where mechanisms and accounting are sound.
     """
-    tried = [
-        (each, name)
-        for each in everything
-        for name in _names(each)
-        if BOUNDS[name].kind == "lower bound" and len(each.audit.vantage.parties) == 1  # nobody accounts for collusion
-    ]
+    tried = [(each, name) for each in everything for name in _tests(each)]
     for each, name in tried:
         confidence = 1 - ALARM / len(tried)
         found = bound(each, name, confidence, seed)
@@ -199,9 +225,19 @@ def alarms(everything: Sequence[Scores], seed: int) -> Iterator[str]:
         if found.epsilon > limit.epsilon:
             yield (
                 f"{audit.name}, {each.attack}: epsilon is at least {found.epsilon:.3g} ({BOUNDS[name].title}, delta "
-                f"{audit.delta:g}, confidence {confidence:.6g}), but {limit.epsilon:.3g} was accounted for: "
+                f"{audit.delta:g}, confidence {in_percent(confidence)}), but {limit.epsilon:.3g} was accounted for: "
                 f"{_why(each.trial.federation)}"
             )
+
+
+def _tests(scores: Scores) -> list[str]:
+    """Return the bounds that may raise an alarm: those asked for, and where none is, one wherever there are caps. (That
+    an interval lies above a cap is no proof: intervals over worlds hold about as often as they say, not at least.)
+    """
+    if len(scores.audit.vantage.parties) > 1:  # nobody accounts for collusion
+        return []
+    lower = [name for name in _names(scores) if BOUNDS[name].kind == "lower bound"]
+    return lower or ([UNASKED] if caps(scores) and not scores.leans else [])
 
 
 def _why(federation: Federation) -> str:

@@ -46,11 +46,6 @@ def gradient_norms(apply: Apply, params: Parameters, x: Tensor, y: Tensor) -> Te
     return _joined([norms(piece) for piece in record_gradients(apply, params, x, y)])
 
 
-def inner_products(apply: Apply, params: Parameters, x: Tensor, y: Tensor, direction: Parameters) -> Tensor:
-    """Return the inner product float64 [n] of the gradient of each record's loss with `direction` (like `params`)."""
-    return _joined([inner(piece, direction) for piece in record_gradients(apply, params, x, y)])
-
-
 def clipped_sum(
     apply: Apply, params: Parameters, x: Tensor, y: Tensor, norm: float
 ) -> tuple[dict[str, Tensor], Tensor]:

@@ -4,7 +4,7 @@ docs/statistics.md explains what the intervals cover and shows their measured co
 """
 
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import floor, isfinite, log10
 from typing import NamedTuple
 
 import numpy as np
@@ -184,6 +184,16 @@ def leaked_by_estimates(
         n_leaked_by_estimates(value, variance, spread) for value in (error.high, error.estimate, error.low)
     )
     return replace(error, estimate=estimate, low=low, high=high, method=f"{error.method}; error turned into records")
+
+
+def in_percent(confidence: float) -> str:
+    """Return a confidence in words, with two digits of what it lacks: 0.95 -> "95 %", 0.983333 -> "98.3 %".
+
+    Args:
+        confidence: in (0, 1).
+    """
+    lacks = 100 * (1 - confidence)
+    return f"{round(100 * confidence, 1 - floor(log10(lacks))):.12g} %"
 
 
 def held_out_thresholds(entries: Entries) -> Floats | None:

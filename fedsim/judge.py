@@ -211,7 +211,7 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         exposed=_exposed(shared.prepared, found),
         evidence=results.evidence_name(shared.each.audit.name, attack.name),
         bounds=found_bounds(scores, LEVEL, shared.prepared.scenario.seed),
-        most_tpr=epsilon.cap(scores),
+        caps=epsilon.caps(scores),
     )
     return Scored(finding, found, scores)
 

@@ -185,42 +185,6 @@ def rates(scores: Floats, members: Bools, threshold: float | Floats) -> Rates:
     return Rates(float(yes[members].mean()), float(yes[~members].mean()))
 
 
-def advantage(scores: Floats, members: Bools, threshold: float | Floats) -> float:
-    """Return TPR - FPR at a given threshold, in [-1, 1]; 0 is chance. Args and errors: as `rates`.
-
-    Source: Yeom et al., "Privacy risk in machine learning" (2018), https://arxiv.org/abs/1709.01604
-    """
-    found = rates(scores, members, threshold)
-    return found.tpr - found.fpr
-
-
-def balanced_accuracy(scores: Floats, members: Bools, threshold: float | Floats) -> float:
-    """Return (1 + TPR - FPR) / 2 at a given threshold, in [0, 1]; 0.5 is chance. Args and errors: as `rates`."""
-    return (1 + advantage(scores, members, threshold)) / 2
-
-
-def precision(scores: Floats, members: Bools, threshold: float | Floats, prior: float) -> float:
-    """Return P(member | the attack says yes) when a share `prior` of those asked about are members.
-
-    Args:
-        scores, members, threshold: as `rates`.
-        prior: in (0, 1); the share of members among the attack's real targets, not in this sample.
-
-    Raises:
-        ValueError: as `rates`, `prior` is outside (0, 1), or nobody gets a yes.
-
-    Source: Jayaraman et al., "Revisiting membership inference under realistic assumptions" (2021),
-        https://arxiv.org/abs/2005.10881
-    """
-    if not 0 < prior < 1:
-        raise ValueError(f"prior must be in (0, 1), got {prior}")
-    found = rates(scores, members, threshold)
-    said_yes = prior * found.tpr + (1 - prior) * found.fpr
-    if said_yes == 0:
-        raise ValueError("precision is undefined: the threshold says yes to nobody")
-    return prior * found.tpr / said_yes
-
-
 def best_threshold(scores: Floats, members: Bools) -> float:
     """Return the threshold with the largest advantage on these entries, half-way between two scores (+inf: never yes).
 

@@ -22,6 +22,7 @@ from fedsim.figures import (
     to_svg,
     tpr_metric,
 )
+from fedsim.intervals import in_percent
 from fedsim.metrics import parse_metric
 from fedsim.results import (
     FULL,
@@ -123,6 +124,8 @@ LOST = {
     "update": "its update",
     "unmask": "the shares that unmask the sum",
 }
+TOLD = "tpr@fpr=0.01"
+"""The rate in which the note of an epsilon says what it permits."""
 STATUS_SIGNS = {"refuted": "✕", "not refuted": "○", "inconclusive": "?"}
 
 
@@ -256,7 +259,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
     )
     environment.filters |= {"number": number, "percent": percent, "label": label, "https": https, "shown": shown}
     environment.filters |= {"count": "{:,}".format, "epsilon": epsilon, "setup_title": setup_title}
-    environment.filters |= {"under": under}
+    environment.filters |= {"under": under, "in_percent": in_percent}
     asking = [finding for finding in record.findings if finding.queries is not None]
     return environment.get_template("report.html.j2").render(
         record=record,
@@ -660,9 +663,11 @@ def _why(row: EpsilonRow) -> str:
     if row.epsilon is None:
         return row.reason
     account = f"{row.reason} Two federations are neighbours that differ in {row.adjacency}. Accounting: {row.method}."
-    if row.most_tpr is None:
+    if TOLD not in row.caps:
         return account
-    return f"{account} No attack can then find more than {percent(row.most_tpr)} of them while it wrongly accuses 1 %."
+    most, level = percent(row.caps[TOLD]), percent(parse_metric(TOLD).level)
+    auc = f", and none has an AUC above {number(row.caps['auc'])}" if "auc" in row.caps else ""
+    return f"{account} No attack can then find more than {most} of them while it wrongly accuses {level}{auc}."
 
 
 def bound_rows(findings: Sequence[Finding]) -> list[BoundRow]:

@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -279,9 +279,7 @@ class Finding:
     evidence: str | None  # path in the run folder; null where nothing was measured
     setup: str | None = None  # null: the federation as it stands
     bounds: tuple[BoundFound, ...] = ()
-    most_tpr: float | None = (
-        None  # at an FPR of 1 %, that the accounted epsilon leaves to anybody; null: it rules out none
-    )
+    caps: dict[str, float] = field(default_factory=dict)  # metric -> the most that its accounted epsilon permits
     adversary: str | None = None  # who does what beside looking; null: nobody does
     cost: Quantity | None = None  # test accuracy that the adversary costs, in the same worlds; null without one
     queries: Queries | None = None  # null: it never asked the released model
@@ -296,7 +294,7 @@ class Finding:
             raise ValueError("a finding is measured and has evidence, or gives the reason why not")
         if self.status == "measured" and "auc" not in self.metrics:
             raise ValueError("a measured finding has at least the metric auc")
-        for name in [*self.metrics, *(name for part in self.slices.values() for name in part)]:
+        for name in [*self.metrics, *self.caps, *(name for part in self.slices.values() for name in part)]:
             parse_metric(name)
 
 
@@ -388,7 +386,7 @@ class EpsilonRow:
     method: str
     adjacency: str
     reason: str
-    most_tpr: float | None = None  # at an FPR of 1 %, that this epsilon leaves to any attack; null: it rules out none
+    caps: dict[str, float] = field(default_factory=dict)  # metric -> the most that this epsilon permits attacks
 
 
 @validated(frozen=True, config=STRICT)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import pydantic
@@ -58,6 +57,8 @@ class Known:
     sources: Collection[str]
     bounds: Collection[str] = ()
     follows: Mapping[str, Collection[str]] = field(default_factory=dict)  # attack -> adversaries, one of which must act
+    adaptive: Mapping[str, Collection[str]] = field(default_factory=dict)  # defence -> attacks that know it
+    needing_public: Collection[str] = ()  # attacks that cannot run without public records
 
 
 @dataclass(frozen=True)
@@ -114,21 +115,13 @@ def located(error: ScenarioError, loaded: Loaded) -> ScenarioError:
     return ScenarioError(f"{loaded.places[_known_part(path, loaded.places)]}: {error}") if _schemas(path) else error
 
 
-def warnings(
-    loaded: Loaded,
-    adaptive: Mapping[str, Collection[str]] = MappingProxyType({}),
-    games: Mapping[str, str] = MappingProxyType({}),
-    needing_public: Collection[str] = (),
-) -> list[str]:
+def warnings(loaded: Loaded, known: Known) -> list[str]:
     """Return what weakens the privacy that a scenario describes, or its proof: `path:line: key: what is wrong; the
     remedy` each.
-
-    adaptive: defence -> attacks that know it. games: attack -> the game it plays. needing_public: attacks that cannot
-    run without public records.
     """
     found = [remark for remark in lint(loaded.scenario) if remark.level == "warning"]
-    found += untried(loaded.scenario, adaptive, games)
-    found += without_public_records(loaded.scenario, needing_public)
+    found += untried(loaded.scenario, known.adaptive, known.attacks)
+    found += without_public_records(loaded.scenario, known.needing_public)
     order = list(loaded.places)
     found.sort(key=lambda remark: order.index(_known_part(remark.place, loaded.places)))
     return [f"{loaded.places[_known_part(each.place, loaded.places)]}: {_dotted(each.place)}: {each}" for each in found]

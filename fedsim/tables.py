@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def known() -> Known:
     """Return the names that a scenario may use, with their options."""
-    from attacks import ATTACKS
+    from attacks import ADAPTIVE, ATTACKS, NEEDS_PUBLIC
     from attacks.coverage import FOLLOWS
     from fedsim.audit import BOUNDS
     from fedsim.data import SOURCES
@@ -31,6 +31,8 @@ def known() -> Known:
         sources=SOURCES,
         bounds=BOUNDS,
         follows={name: FOLLOWS[row.signal.reads] for name, row in ATTACKS.items() if row.signal.reads in FOLLOWS},
+        adaptive=ADAPTIVE,
+        needing_public=NEEDS_PUBLIC,
     )
 
 

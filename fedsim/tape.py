@@ -107,25 +107,6 @@ class Recorder:
         self._seal.update(line)
 
 
-@contextmanager
-def recording(folder: Path) -> Iterator[Recorder]:
-    """Yield a recorder whose tape appears as `folder` when the block ends well; otherwise nothing is left.
-
-    Args:
-        folder: one for each world; missing parents are created, and an earlier tape of that name gives way.
-
-    Raises:
-        RunError: the disk does not take it, or `folder` is something else than a tape.
-    """
-    recorder = Recorder(folder)
-    try:
-        yield recorder
-        recorder.finish()
-    except BaseException:
-        recorder.discard()
-        raise
-
-
 def finished(folder: Path) -> bool:
     """Return whether there is a finished tape in `folder`."""
     return (folder / EVENTS).is_file()

@@ -97,14 +97,6 @@ def digest(events: Iterable[Event]) -> str:
     return state.hexdigest()
 
 
-def transcript_digest(events: Iterable[Event]) -> str:
-    """Return the SHA-256 (hex) of the `checksums` of a sequence of events, as a run states it."""
-    state = hashlib.sha256()
-    for event in events:
-        state.update(checksums(event))
-    return state.hexdigest()
-
-
 @lru_cache(maxsize=64)
 def _weights(count: int, which: int) -> NDArray[np.uint64]:
     """Return `count` fixed odd numbers."""

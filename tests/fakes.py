@@ -74,7 +74,7 @@ def quantity(metric: Metric, evidence: Evidence) -> Quantity:
     non_members = int((~members).sum())
     if metric.kind == "tpr" and non_members < 10 / metric.level:
         return unknown(f"needs {10 / metric.level:.0f} non-members, has {non_members}", 0.95)
-    threshold = float(np.median(scores))
+    tpr, fpr = metrics.rates(scores, members, float(np.median(scores)))
     false_positives = None
     match metric.kind:
         case "auc":
@@ -83,11 +83,11 @@ def quantity(metric: Metric, evidence: Evidence) -> Quantity:
             point = metrics.tpr_at_fpr(scores, members, metric.level)
             value, false_positives = point.tpr, point.false_positives
         case "advantage":
-            value = metrics.advantage(scores, members, threshold)
+            value = tpr - fpr
         case "balanced_accuracy":
-            value = metrics.balanced_accuracy(scores, members, threshold)
+            value = (1 + tpr - fpr) / 2
         case "precision":
-            value = metrics.precision(scores, members, threshold, metric.level)
+            value = metric.level * tpr / (metric.level * tpr + (1 - metric.level) * fpr)
         case _:
             value = 1.0
     half = 0.4 / np.sqrt(evidence.asked.sum())

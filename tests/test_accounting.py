@@ -107,6 +107,17 @@ def test_epsilon_and_delta_of_gaussian_noise_are_inverse(mu: float, delta: float
 
 
 @settings(deadline=None)
+@given(st.floats(0.05, 20), st.floats(1e-10, 1e-2))
+def test_the_noise_behind_an_epsilon_is_found_again(mu: float, delta: float) -> None:
+    epsilon = a.gdp_epsilon(mu, delta)
+    if epsilon > 0:
+        assert a.gdp_mu(epsilon, delta) == pytest.approx(mu, rel=1e-6)
+    else:  # so much noise that delta alone covers it: the least that would still do
+        assert a.gdp_delta(0, a.gdp_mu(0, delta)) == pytest.approx(delta)
+        assert a.gdp_mu(0, delta) >= mu
+
+
+@settings(deadline=None)
 @given(st.floats(0.05, 5), st.floats(0, 1), st.floats(0, 20))
 def test_gaussian_noise_is_within_what_its_epsilon_and_delta_allow(mu: float, fpr: float, epsilon: float) -> None:
     assert a.max_tpr_gdp(fpr, mu) <= a.max_tpr(fpr, epsilon, a.gdp_delta(epsilon, mu)) + 1e-9

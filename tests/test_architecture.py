@@ -69,14 +69,14 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.plan": "apps attack engine epsilon errors game job lockstep prepare processes randomness "
     "scenario_file threads views",
     "fedsim.results": "errors intervals metrics scenario",
-    "fedsim.epsilon": "accounting audit claims intervals prepare randomness results scenario transcript views",
+    "fedsim.epsilon": "accounting audit claims intervals metrics prepare randomness results scenario transcript views",
     "fedsim.judge": "accounting apps attack audit claims controls epsilon errors game intervals job metrics monitor "
     "prepare randomness release results scenario transcript views",
     "fedsim.run": "fedsim accounting apps audit data engine epsilon errors game job judge models prepare processes "
     "release report results scenario scenario_file tape threads",
     # The page, from a record alone.
     "fedsim.figures": "errors metrics results",
-    "fedsim.report": "errors figures metrics results",
+    "fedsim.report": "errors figures intervals metrics results",
     # Plugins: nothing of fedsim but their doors.
     "attacks": "attack canaries errors gradients metrics randomness secagg transcript vectors views",
     "strategies": "errors scenario",

@@ -26,10 +26,28 @@ from fedsim.claims import (
     holm,
     verdict,
 )
-from fedsim.intervals import Measured, Unresolved
+from fedsim.intervals import Measured, Unresolved, in_percent
 from fedsim.scenario import EpsilonClaim
 
 UNIT = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "words"),
+    [
+        (0.5, "50 %"),
+        (0.9, "90 %"),
+        (0.95, "95 %"),
+        (0.975, "97.5 %"),
+        (0.983333, "98.3 %"),
+        (0.99, "99 %"),
+        (1 - 0.01 / 3, "99.67 %"),
+        (1 - 0.01 / 300, "99.9967 %"),
+        (1 - 1e-7, "99.99999 %"),
+    ],
+)
+def test_a_confidence_is_read_in_per_cent_and_is_never_all_of_it(confidence: float, words: str) -> None:
+    assert in_percent(confidence) == words
 
 
 def measured(low: float, high: float) -> Measured:

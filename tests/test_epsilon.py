@@ -1,18 +1,25 @@
 """Whole runs about epsilon: sound mechanisms raise no alarm, broken ones do, and claims follow the evidence."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from scipy.stats import norm
 
 from attacks import ATTACKS
 from fedsim import results
+from fedsim.accounting import Spent
+from fedsim.epsilon import Scores, caps, permitted
 from fedsim.errors import ScenarioError
+from fedsim.prepare import prepare
 from fedsim.run import execute
-from fedsim.scenario_file import load
+from fedsim.scenario_file import Loaded, load
 from fedsim.tables import known, recipes
+from tests import worlds
 
 SOUND: dict[str, Any] = {"name": "central", "clipping_norm": 1.0, "noise_multiplier": 4.0}
 
@@ -65,10 +72,70 @@ def test_a_sound_mechanism_raises_no_alarm_and_its_claim_stands(tmp_path: Path) 
     assert all(bound.accounted == accounted.epsilon for bound in finding.bounds)
     assert accounted.epsilon == pytest.approx(1.9931, abs=1e-3)  # mu = sqrt(4) / 4, delta 1e-5
     assert finding.metrics["auc"].estimate == pytest.approx(0.638, abs=0.1)  # Phi(mu / sqrt 2), and nothing more
-    assert (
-        finding.most_tpr == accounted.most_tpr == pytest.approx(math.exp(1.9931) * 0.01 + 1e-5, abs=1e-4)
-    )  # e^eps FPR + delta
+    assert finding.caps == accounted.caps
+    assert finding.caps["auc"] == pytest.approx(0.6382, abs=1e-3)
+    assert finding.caps["advantage"] == pytest.approx(0.1974, abs=1e-3)
+    assert finding.caps["tpr@fpr=0.01"] == pytest.approx(0.0339, abs=1e-3)
     assert (finding.controls["null"].passed, finding.controls["planted"].passed) == (True, True)
+
+
+def test_a_broken_mechanism_raises_an_alarm_where_no_bound_was_asked_for(tmp_path: Path) -> None:
+    """The sound one raises none: false alarms are 1 % a run, by construction."""
+    audits = [{"name": "canaries", "game": {"name": "canaries", "count": 4}, "vantage": "client:0"}]
+    audits[0]["attacks"] = ["canary_product"]
+    for specimen in ("no_clipping", None):
+        folder = tmp_path / str(specimen)
+        folder.mkdir()
+        federation = {"rounds": 4, "local": {"batch_size": 10}, "privacy": SOUND | {"specimen": specimen}}
+        record = ran(folder, federation=federation, audits=audits, claims=[], worlds=30)
+        (finding,) = record.findings
+        low = finding.metrics["auc"].low
+        assert low is not None
+        assert (bool(record.alarms), low > finding.caps["auc"]) == (specimen is not None,) * 2
+        assert all("One run" in alarm for alarm in record.alarms)
+
+
+def test_what_is_permitted_is_the_curve_of_gaussian_noise_or_one_point_of_an_unknown_one() -> None:
+    """The second from epsilon and delta by hand: corner of the ROC at FPR (1 - delta) / (1 + e^epsilon)."""
+    row = Spent("client", "public", 4.3772, 1e-5, "exact", "", "")  # mu = 1
+    most = permitted(row)
+    assert most["auc"] == pytest.approx(norm.cdf(1 / math.sqrt(2)), abs=1e-4)
+    assert most["advantage"] == pytest.approx(2 * norm.cdf(0.5) - 1, abs=1e-4)
+    assert most["balanced_accuracy"] == pytest.approx(norm.cdf(0.5), abs=1e-4)
+    assert most["tpr@fpr=0.001"] == pytest.approx(norm.cdf(norm.ppf(0.001) + 1), abs=1e-4)
+    most = permitted(replace(row, method="PLD"))
+    corner = (1 - 1e-5) / (1 + math.exp(4.3772))
+    assert most["advantage"] == pytest.approx(1 - 2 * corner)
+    assert most["auc"] == pytest.approx(1 - corner, abs=1e-4)  # exactly so at delta = 0
+    assert most["tpr@fpr=0.001"] == pytest.approx(math.exp(4.3772) * 0.001 + 1e-5)
+    assert permitted(replace(row, epsilon=math.inf, method="none")) == {}
+
+
+def test_caps_are_for_what_the_accountant_speaks_of() -> None:
+    """The presence of records, of canaries and of clients, to one observer who is promised something."""
+    games: dict[str, Any] = {"canaries": {"name": "canaries", "count": 4}, "client": {"name": "client"}}
+    games["labels"] = {"name": "labels", "client": 1}
+    attacks = {"canaries": "canary_product", "client": "client_loss", "labels": "label_unmixing"}
+    audits = [
+        {"name": name, "game": games.get(name, "record"), "vantage": vantage, "attacks": (attacks.get(name, "loss"),)}
+        for name, vantage in {
+            "public": "public",
+            "participant": "client:0",
+            "collusion": "client:0+client:1",
+            "server": "server",
+            **dict.fromkeys(games, "client:0"),
+        }.items()
+    ]
+    chosen = worlds.scenario(audits=tuple(audits), federation={"rounds": 1, "privacy": SOUND})
+    prepared = prepare(Loaded(chosen, {}, Path("test.yaml"), {}), ATTACKS, recipes())
+    nothing = results.Evidence(np.zeros((1, 1)), np.zeros((1, 1), bool), np.ones((1, 1), bool))
+    capped = {
+        each.audit.name
+        for trial in prepared.trials
+        for each in trial.audits
+        if caps(Scores(trial, each, each.audit.attacks[0], nothing, False))
+    }
+    assert capped == {"public", "participant", "canaries", "client"}
 
 
 @pytest.mark.parametrize("specimen", ["noise_tenth", "no_clipping", "tiny_sensitivity", "flower_dp_weighted"])
@@ -103,6 +170,7 @@ def test_an_attack_that_learns_from_other_worlds_bounds_nothing(tmp_path: Path) 
     audit = {"name": "records", "attacks": ["lira", "loss"], "bounds": ["one_run"]}
     record = ran(tmp_path, audits=[audit], claims=[], worlds=8)
     lira, loss = record.findings
+    assert lira.caps["auc"] == loss.caps["auc"] < 1
     assert lira.bounds[0].epsilon is None
     assert "references" in str(lira.bounds[0].reason)
     assert loss.bounds[0].epsilon is not None
@@ -235,6 +303,7 @@ def test_whole_clients_are_accounted_for_as_clients(tmp_path: Path) -> None:
     assert (bound.unit, bound.observer) == ("client", "public")
     assert bound.epsilon is not None
     assert bound.accounted == pytest.approx(1.9931, abs=1e-3)
+    assert finding.caps["auc"] == pytest.approx(0.6382, abs=1e-3)
     assert not record.alarms
     assert record.claims[0].status == "not refuted"
     assert "lower bound" in record.claims[0].reason
@@ -256,6 +325,7 @@ def test_an_epsilon_that_does_not_hide_who_is_there_is_not_held_against_who_is_t
     record = ran(tmp_path, audits=[audit], claims=[], worlds=8, federation=federation, controls={"planted_worlds": 0})
     (finding,) = record.findings
     assert finding.metrics["auc"].estimate is not None
+    assert finding.caps == {}
     assert finding.bounds[0].epsilon is None
     assert "whether there are any" in str(finding.bounds[0].reason)
     assert not record.alarms

@@ -242,7 +242,7 @@ def test_claims_of_a_run_share_their_confidence() -> None:
     assert alone.low is not None
     assert second.low < alone.low
     assert first.status == "refuted"
-    assert "0.975 interval" in first.reason
+    assert "97.5 % interval" in first.reason
 
 
 def _bound(epsilon: float, confidence: float) -> Bound:
@@ -261,7 +261,7 @@ def test_an_epsilon_is_judged_by_bounds_that_hold_together() -> None:
     found = _judge(claim, bounds=bounds, accounted=lambda _: account)
     assert found.status == "refuted"
     assert asked[-1] == pytest.approx(0.975)
-    assert "confidence 0.975" in found.reason
+    assert "confidence 97.5 %" in found.reason
     assert (found.estimate, found.low, found.high) == (None, 3.0, 1.5)
     said = (
         "noisy: to the public, the whole training is (epsilon 2, delta 1e-05)-differentially private for each client."

@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedsim.metrics import (
     DEFAULT_METRICS,
     Bools,
     Floats,
     Metric,
-    advantage,
     auc,
-    balanced_accuracy,
     best_threshold,
     mean_absolute_error,
     parse_metric,
-    precision,
     rates,
     roc,
     tpr_at_fpr,
@@ -72,30 +69,24 @@ def test_a_level_of_so_many_hundredths_allows_so_many_of_a_hundred(share: int) -
     assert tpr_at_fpr(scores, members, share / 100).false_positives == share  # 0.29 * 100 is below 29 in floats
 
 
-def test_threshold_measures_in_closed_form() -> None:
+def test_rates_in_closed_form() -> None:
     scores = np.array([4.0, 3.0, 2.0, 1.0, 3.5, 0.0, 0.0, 0.0])
     members = np.array([True] * 4 + [False] * 4)
-    assert advantage(scores, members, 3.0) == 0.25  # 2 of 4 against 1 of 4
-    assert balanced_accuracy(scores, members, 3.0) == 0.625
-    assert precision(scores, members, 3.0, 0.5) == pytest.approx(2 / 3)
-    assert precision(scores, members, 3.0, 0.1) == pytest.approx(0.05 / (0.05 + 0.225))
+    assert rates(scores, members, 3.0) == (0.5, 0.25)
     own = np.where(members, 0.0, 9.0)  # a threshold an entry
-    assert advantage(scores, members, own) == 1.0
-
-
-@given(tied_entries())
-def test_precision_at_the_prior_of_the_sample_is_the_plain_precision(entries: tuple[Floats, Bools]) -> None:
-    scores, members = entries
-    threshold = float(np.median(scores))
-    expected = precision_score(members, scores >= threshold)
-    assert precision(scores, members, threshold, float(members.mean())) == pytest.approx(expected)
+    assert rates(scores, members, own) == (1, 0)
 
 
 @given(tied_entries())
 def test_best_threshold_is_the_best(entries: tuple[Floats, Bools]) -> None:
     scores, members = entries
-    best = max(advantage(scores, members, threshold) for threshold in (inf, *scores))
-    assert advantage(scores, members, best_threshold(scores, members)) == pytest.approx(best)
+
+    def advantage(threshold: float) -> float:
+        found = rates(scores, members, threshold)
+        return found.tpr - found.fpr
+
+    best = max(advantage(threshold) for threshold in (inf, *scores))
+    assert advantage(best_threshold(scores, members)) == pytest.approx(best)
 
 
 def test_best_threshold_lies_half_way_even_between_neighbouring_floats() -> None:
@@ -153,11 +144,7 @@ def test_entries_without_a_meaning_are_refused(scores: Floats, members: Bools, m
         auc(scores, members)
 
 
-def test_levels_and_thresholds_without_a_meaning_are_refused() -> None:
+def test_levels_without_a_meaning_are_refused() -> None:
     scores, members = np.array([1.0, 0.0]), np.array([True, False])
     with pytest.raises(ValueError, match=r"fpr must be in \[0, 1\], got 2"):
         tpr_at_fpr(scores, members, 2)
-    with pytest.raises(ValueError, match="prior"):
-        precision(scores, members, 0.5, 1.0)
-    with pytest.raises(ValueError, match="nobody"):
-        precision(scores, members, inf, 0.5)

@@ -558,6 +558,9 @@ def central(delta: float = 1e-5) -> tuple[EpsilonRow, ...]:
     )
 
 
+CAPS = {"auc": 0.9876, "advantage": 0.0321, "tpr@fpr=0.1": 0.0654}
+
+
 def lower(epsilon: float | None, **changes: object) -> BoundFound:
     """A lower bound on the epsilon of a client, seen by the public."""
     bound = BoundFound(
@@ -596,7 +599,7 @@ def private(folder: Path) -> Results:
     )
     guess = lower(1.07, name="one_shot", title="One-shot estimate", kind="estimate", ceiling=None, correction="")
     findings = (
-        replace(sound, audit="sound", bounds=(lower(1.93), guess, unresolved)),
+        replace(sound, audit="sound", bounds=(lower(1.93), guess, unresolved), caps=CAPS),
         replace(sound, audit="tenth", setup="tenth", bounds=(lower(14.2, ceiling=15.5),)),
         replace(sound, audit="masked", setup="masked"),
     )
@@ -743,6 +746,20 @@ def test_every_bound_is_in_the_table_with_its_ceiling_and_what_was_accounted_for
     assert f"{who} 14.2 delta 1e-05 95 % threshold from the other half 960 15.5 2.51 ✕ the bound is above it" in table
     assert "≈ 1.07 an estimate, not a bound delta 1e-05 none 960 – 2.51 17 of 20" in table  # and no verdict
     assert "not resolved delta 1e-05 95 % threshold from the other half – – infinite needs more canaries" in table
+
+
+def test_what_an_epsilon_permits_stands_beside_what_was_measured(private_page: Page, privacy_folder: Path) -> None:
+    """And a mark where the whole interval lies above it."""
+    sound = read(privacy_folder).findings[0].metrics
+    over = {name: sound[name].low or 0.0 for name in CAPS}
+    assert over["auc"] < CAPS["auc"]  # as made up, so that both words are tried
+    assert over["advantage"] > CAPS["advantage"]
+    grid = part(private_page, "Which canaries took part?", "what was promised")
+    assert grid.count("its epsilon permits 0.988") == 1
+    table = part(private_page, "Every measure", "The attacks")
+    assert "its epsilon permits 0.988" in table
+    assert "✕ above what its epsilon permits: 0.032" in table
+    assert private_page.text.count("above what its epsilon permits: 0.065") == 2  # in both tables
 
 
 def test_setups_are_told_apart_wherever_numbers_are_shown(private_page: Page, page: Page) -> None:

@@ -21,7 +21,6 @@ from fedsim.results import read as read_results
 from fedsim.run import RunOutcome, execute
 from fedsim.scenario import LabelGame, PropertyGame, Scenario
 from fedsim.scenario_file import Loaded
-from fedsim.transcript import transcript_digest
 from tests import worlds
 
 AUDITS: tuple[dict[str, Any], ...] = (
@@ -184,7 +183,7 @@ def test_transcripts_are_kept_where_wanted_and_agree_with_the_digests_also_after
     assert _but_machine(kept.folder) == _but_machine(outcome.folder)
     worlds_of_a_game = [sorted(game.iterdir()) for game in sorted((kept.folder / "transcripts").iterdir())]
     assert [len(game) for game in worlds_of_a_game] == [6 + 4, 6 + 4]
-    found = [transcript_digest(tape.read(world)) for game in worlds_of_a_game for world in game[:6]]
+    found = [worlds.stated_digest(tape.read(world)) for game in worlds_of_a_game for world in game[:6]]
     assert found == list(kept.record.federation.transcripts)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -521,7 +521,7 @@ def test_accepts_what_is_just_inside_the_bounds(tmp_path: Path) -> None:
 def test_what_weakens_privacy_is_told_with_its_place_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = VALID.replace("rounds: 3", "privacy:\n    name: central\n    specimen: noise_tenth\n    noise_multiplier: 1")
     path = written(tmp_path, text + "claims:\n- {epsilon: 1, observer: server}\n")
-    found = warnings(load(path, ["federation.privacy.delta=0.3"], known=KNOWN))
+    found = warnings(load(path, ["federation.privacy.delta=0.3"], known=KNOWN), KNOWN)
     assert [line.partition(": ")[0] for line in found] == [
         "--set federation.privacy.delta=0.3",
         f"{path}:6",
@@ -529,7 +529,7 @@ def test_what_weakens_privacy_is_told_with_its_place_in_the_order_of_the_file(tm
         f"{path}:12",
     ]
     assert "federation.privacy.specimen: the specimen noise_tenth is a mistake on purpose" in found[1]
-    assert warnings(load(written(tmp_path, VALID), known=KNOWN)) == []
+    assert warnings(load(written(tmp_path, VALID), known=KNOWN), KNOWN) == []
 
 
 def test_later_errors_about_a_key_get_its_place(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ from fedsim.watch import public_facts
 from tests import worlds
 
 
-def _record(folder: Path, events: list[Event]) -> Path:
-    with tape.recording(folder) as recorder:
-        for event in events:
-            recorder.add(event)
+def _record(folder: Path, events: Iterable[Event]) -> Path:
+    recorder = tape.Recorder(folder)
+    for event in events:
+        recorder.add(event)
+    recorder.finish()
     return folder
 
 
@@ -132,7 +133,7 @@ def test_part_of_an_array_can_be_written_too(tmp_path: Path) -> None:
 def test_an_array_that_is_more_than_its_bytes_is_refused(array: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be kept"):
         _record(tmp_path / "world", [Event(1, "train", SERVER, "client:0", {"w": array}, {})])
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "world").exists()
 
 
 def test_what_names_say_is_never_a_path(tmp_path: Path) -> None:
@@ -193,9 +194,7 @@ def test_a_fold_over_a_long_tape_holds_little_of_it_and_writing_one_too(tmp_path
             tracemalloc.stop()
 
     def write() -> float:
-        with tape.recording(tmp_path / "world") as recorder:
-            for event in events():
-                recorder.add(event)
+        _record(tmp_path / "world", events())
         return 0.0
 
     assert peak(write)[1] < 5 * 2**20
@@ -222,23 +221,19 @@ def test_any_number_of_worlds_can_be_recorded_side_by_side(tmp_path: Path) -> No
 
 def test_a_tape_appears_when_it_is_whole(tmp_path: Path) -> None:
     folder = tmp_path / "transcripts" / "world"
-    with tape.recording(folder) as recorder:
-        recorder.add(_some_events()[0])
-        assert not folder.exists()
-        assert not tape.finished(folder)
+    recorder = tape.Recorder(folder)
+    recorder.add(_some_events()[0])
+    assert not folder.exists()
+    assert not tape.finished(folder)
+    recorder.finish()
     assert tape.finished(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["world"]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_world_that_fails_leaves_no_tape(error: type[BaseException], tmp_path: Path) -> None:
-    def run() -> None:
-        with tape.recording(tmp_path / "world") as recorder:
-            recorder.add(_some_events()[0])
-            raise error
-
-    with pytest.raises(error):
-        run()
+def test_a_world_given_up_leaves_no_tape(tmp_path: Path) -> None:
+    recorder = tape.Recorder(tmp_path / "world")
+    recorder.add(_some_events()[0])
+    recorder.discard()
     assert not list(tmp_path.iterdir())
 
 
@@ -418,13 +413,14 @@ def test_signals_of_a_tape_are_those_of_the_live_run_to_the_bit(changes: dict[st
     job = worlds.job(chosen, probes, vantages, drawn.worlds)
     setup, folder = worlds.setup(job), tmp_path / "transcripts" / "0-00000"
     events: list[Event] = []
-    with tape.recording(folder) as recorder:
+    recorder = tape.Recorder(folder)
 
-        def spare(event: Event) -> None:
-            events.append(event)
-            recorder.add(event)
+    def spare(event: Event) -> None:
+        events.append(event)
+        recorder.add(event)
 
-        left = run_world(job, 0, setup, spare=spare)
+    left = run_world(job, 0, setup, spare=spare)
+    recorder.finish()
     assert digest(tape.read(folder)) == digest(events)
     public = public_facts(setup, job.worlds[0])
     *_, last = tape.read(folder)

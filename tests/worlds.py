@@ -1,7 +1,8 @@
 """Small federations for tests, made of the real parts."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from fedsim.game import World, draw
 from fedsim.job import Job, Probe, Recipes
 from fedsim.randomness import generator
 from fedsim.scenario import Scenario
+from fedsim.transcript import Event, checksums
 from fedsim.views import Vantage
 from strategies import average, build_mods, build_strategy, min_clients
 
@@ -52,6 +54,11 @@ def job(
 def setup(chosen: Job) -> Bench:
     """Return the bench of a job."""
     return bench(chosen.scenario, chosen.stock)
+
+
+def stated_digest(events: Iterable[Event]) -> str:
+    """Return the SHA-256 (hex) that a run states of a world with these events."""
+    return hashlib.sha256(b"".join(map(checksums, events))).hexdigest()
 
 
 def with_columns(drawn: Pool, **columns: NDArray[Any]) -> Pool:
