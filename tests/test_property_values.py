@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from attacks import ATTACKS
-from fedsim import cli
+from fedsim import cli, report
 from fedsim.data import Computed, Dataset, Pool, load_dataset, with_computed
 from fedsim.errors import ScenarioError
 from fedsim.game import draw, title
@@ -229,6 +229,15 @@ def test_bounds_and_truths_are_read_back_as_they_were_written(tmp_path: Path) ->
     with pytest.raises(ValidationError, match="got column; a property is"):
         PropertyGame(name="property", column="age")
     assert PropertyGame(name="property", column="old", value=False).parts == {"old": False}
+
+
+def test_the_page_says_bounds_in_words() -> None:
+    for value, words in (
+        (Span(at_least=20, below=40.5), "“age” at least 20 and below 40.5"),
+        (True, "“age” = “true”"),
+        ("2", "“age” = “2”"),
+    ):
+        assert report._is("age", value.model_dump(mode="json") if isinstance(value, Span) else value) == words
 
 
 # Functions of the user's own.
