@@ -12,7 +12,7 @@ import numpy as np
 
 from attacks.folds import beside, broadcast, mean_of, number, per_item, trained_reply
 from attacks.gradients import comparable, cosine, due, owned_by, record_ask
-from fedsim.attack import Bools, Signal
+from fedsim.attack import Bools, Equations, Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
 from fedsim.transcript import AGGREGATE, Arrays, Event
@@ -187,7 +187,7 @@ owner, and with the owner's own updates where they come in clear.
 # Sums of many rounds, solved for the clients' mean updates.
 
 
-class Equations(NamedTuple):
+class Unsolved(NamedTuple):
     """A^T A [clients, clients], A^T P [clients, items] and A^T S [clients, sketch] for rounds t, with A_tk = 1 where
     client k is in sum t, P_tx the inner product of record x's unit gradient with sum t, and S_t the sum, sketched; when
     each client was last seen alone in a sum.
@@ -203,9 +203,9 @@ class Equations(NamedTuple):
     alone: Mapping[str, int] = {}
 
 
-def _start_equations(public: Public, ask: Ask) -> Equations:
+def _start_equations(public: Public, ask: Ask) -> Unsolved:
     asked, clients = record_ask(ask), public.clients
-    return Equations(
+    return Unsolved(
         public,
         asked,
         np.zeros((clients, clients)),
@@ -234,7 +234,7 @@ def _places(length: int) -> tuple[Ints, Floats]:
     return rng.integers(SKETCH, size=length), rng.choice(np.array([-1.0, 1.0]), size=length)
 
 
-def _step_equations(state: Equations, event: Event) -> Equations:
+def _step_equations(state: Unsolved, event: Event) -> Unsolved:
     rounds, group = follow(state.rounds, event)
     state = state._replace(rounds=rounds)
     if not group or not group.members:
@@ -267,12 +267,20 @@ def singled_out(counts: Floats) -> tuple[Floats, Bools]:
     return inverted, np.isclose(np.diag(inverted @ counts), 1.0, atol=1e-6)  # alone in what the equations say of it
 
 
+def equations(counts: Floats, sums: int) -> Equations:
+    """Return what A^T A [clients, clients] over so many sums is made of, with A the matrix of who was in which."""
+    if not sums:
+        return Equations(0, len(counts), 0, 0)
+    rank = int(np.linalg.matrix_rank(counts, tol=1e-9 * sums, hermitian=True))
+    return Equations(sums, len(counts), rank, int(singled_out(counts)[1].sum()))
+
+
 def undetermined(counts: Floats, sums: int) -> str:
     """Return how many sums there were, and of which rank, in the words of a reason why nobody is singled out."""
-    rank = np.linalg.matrix_rank(counts, tol=1e-9 * max(sums, 1), hermitian=True) if sums else 0
+    found = equations(counts, sums)
     return (
-        f"{sums} sums of updates with names crossed this vantage, of rank {rank} for {len(counts)} clients, and single "
-        "out nobody"
+        f"{sums} sums of updates with names crossed this vantage, of rank {found.rank} for {len(counts)} clients, "
+        "and single out nobody"
     )
 
 
@@ -283,7 +291,7 @@ def indicator(group: Group, clients: int) -> Floats:
     return there
 
 
-def _finish_equations(state: Equations, released: Oracle) -> Floats:  # noqa: ARG001 - the sums say it all
+def _finish_equations(state: Unsolved, released: Oracle) -> Floats:  # noqa: ARG001 - the sums say it all
     owner = state.ask.items.owner
     alleged = (owner >= 0) & (owner < state.public.clients)
     inverted, solved = singled_out(state.counts)
@@ -296,7 +304,11 @@ def _finish_equations(state: Equations, released: Oracle) -> Floats:  # noqa: AR
     return per_item(np.where(told, cosines, np.nan), state.ask)
 
 
-DISAGGREGATED_COSINE = Signal(_start_equations, _step_equations, _finish_equations, "sums")
+def _equations(state: Unsolved) -> Equations:
+    return equations(state.counts, state.sums)
+
+
+DISAGGREGATED_COSINE = Signal(_start_equations, _step_equations, _finish_equations, "sums", _equations)
 """Cosine [rows] of a record's gradient (of unit length, round by round) with the mean update of its alleged owner, as
 least squares find it from the sums of all rounds and who was in each; NaN where they do not determine it, and for
 the population.

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.aggregates import Rounds, follow, indicator, singled_out, undetermined
+from attacks.aggregates import Rounds, equations, follow, indicator, singled_out, undetermined
 from attacks.folds import broadcast, trained_reply
 from attacks.zero_patterns import NO_FIRST_LAYER, first_layer, moved_exactly
-from fedsim.attack import Bools, Signal
+from fedsim.attack import Bools, Equations, Signal
 from fedsim.errors import NotVisible
 from fedsim.randomness import generator
 from fedsim.transcript import Arrays, Event, client
@@ -139,7 +139,11 @@ def _average(state: System, released: Oracle) -> Floats:  # noqa: ARG001 - the s
     return np.asarray((state.products / (np.diag(state.weighted) + PRIOR))[asked])
 
 
-PROPERTY_OF_CLIENTS = Signal(_start, _step, _solve, "sums")
+def _equations(state: System) -> Equations:
+    return equations(state.counts, state.sums)
+
+
+PROPERTY_OF_CLIENTS = Signal(_start, _step, _solve, "sums", _equations)
 """How much more than half a client has the property [clients], as ridge regression finds it from the sums of all rounds
 and who was in each; 0 for a client that they do not single out.
 """

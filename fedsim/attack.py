@@ -40,15 +40,27 @@ inconsistent models or poisoning.
 """
 
 
+class Equations(NamedTuple):
+    """What a signal solves for clients from: how many sums of updates, over how many clients, the rank of the matrix of
+    who was in which, and how many clients these determine.
+    """
+
+    sums: int
+    clients: int
+    rank: int
+    singled_out: int
+
+
 class Signal(NamedTuple):
-    """Three pure, picklable functions, and what they read. `finish` returns float64 [rows, ...]: for a RecordAsk one
-    row for each item and then one for each population record; for other asks one row for each item asked. It raises
-    `NotVisible` when what it needs never came by."""
+    """Pure, picklable functions, and what they read. `finish` returns float64 [rows, ...]: for a RecordAsk one row for
+    each item and then one for each population record; for other asks one row for each item asked. It raises
+    `NotVisible` when what it needs never came by. `equations` says of a state what there is to solve, if anything."""
 
     start: Callable[[Public, Ask], Any]
     step: Callable[[Any, Event], Any]
     finish: Callable[[Any, Oracle], Floats]
     reads: Input
+    equations: Callable[[Any], Equations] | None = None
 
 
 @dataclass(frozen=True)

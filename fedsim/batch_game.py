@@ -12,7 +12,7 @@ from fedsim.client_property_game import Practice, planted_practice
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.holders import Bools, Rows, Wanted, correlation, deal, even_labels, practice, with_property
 from fedsim.randomness import generator
-from fedsim.scenario import BatchGame, Scenario
+from fedsim.scenario import BatchGame, Scenario, property_words
 
 
 class Rounds(NamedTuple):
@@ -39,7 +39,7 @@ class Batches(NamedTuple):
 
 def title(game: BatchGame) -> str:
     """Return the short name of a batches game, unique among different ones."""
-    return f"batches:{game.client}:{game.column}={game.value}:{game.share:g}:{game.records}"
+    return f"batches:{game.client}:{property_words(game.column, game.value)}:{game.share:g}:{game.records}"
 
 
 def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Batches:

@@ -73,6 +73,15 @@ ClientAppOption = Annotated[
         metavar="MODULE:FUNCTION", help="Make each world's ClientApp with FUNCTION(world, prepare) of your own module."
     ),
 ]
+PropertyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--property",
+        metavar="NAME=FILE.py:FUNCTION",
+        help="Add a column NAME for property games, one value a record, as FUNCTION(x, y, columns) of your own file "
+        "says.",
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(metavar="N", help="Use this seed. Same seed, same numbers.")]
 
 
@@ -154,6 +163,7 @@ def run(
     workers: WorkersOption = None,
     memory: MemoryOption = MEMORY / 1e9,
     client_app: ClientAppOption = None,
+    property_: PropertyOption = None,
     transcripts: Annotated[
         bool, typer.Option("--transcripts", help="Keep every message of every world in the run folder.")
     ] = False,
@@ -168,7 +178,7 @@ def run(
         loaded = _load(scenario, set_, seed)
         from attacks import ATTACKS
         from fedsim.run import execute
-        from fedsim.tables import recipes
+        from fedsim.tables import own_columns, recipes
 
     with _progress(quiet) as report, _located(loaded):
         _check_device(loaded.scenario.device)
@@ -182,6 +192,7 @@ def run(
             progress=report,
             memory=round(memory * 1e9),
             transcripts=transcripts,
+            computed=own_columns(property_ or ()),
         )
     if quiet:
         typer.echo(outcome.folder)
@@ -202,16 +213,18 @@ def check(
     workers: WorkersOption = None,
     memory: MemoryOption = MEMORY / 1e9,
     client_app: ClientAppOption = None,
+    property_: PropertyOption = None,
 ) -> None:
     """Check a scenario, and print what a run would cost and what it could resolve."""
     loaded = _load(scenario, set_, seed)
     from attacks import ATTACKS
     from fedsim.plan import plan
-    from fedsim.tables import recipes
+    from fedsim.tables import own_columns, recipes
 
     with _located(loaded):
         _check_device(loaded.scenario.device)
-        planned = plan(loaded, ATTACKS, recipes(client_app), workers or default_workers(), round(memory * 1e9))
+        own, many, most = own_columns(property_ or ()), workers or default_workers(), round(memory * 1e9)
+        planned = plan(loaded, ATTACKS, recipes(client_app), many, most, own)
     _show_plan(loaded, planned)
 
 
@@ -657,6 +670,7 @@ def _show_results(record: "Results", folder: Path) -> None:
     if reasons:
         _bullets(sorted(reasons))
         typer.echo()
+    _show_equations(record)
     _show_privacy(record)
     _show_queries(record)
     for claim in record.claims:
@@ -676,6 +690,21 @@ def _show_results(record: "Results", folder: Path) -> None:
             typer.echo(_paragraph(f"{audit}, {finding.adversary}: {cost}", "Cost      "))
     typer.echo(f"Time      {record.federation.worlds} worlds in {_duration(record.machine.wall_seconds)}")
     typer.echo(f"Report    {folder / 'report.html'}")
+
+
+def _show_equations(record: "Results") -> None:
+    """Print what the attacks that solve equations had to go on."""
+    from fedsim.report import equations_in_words
+
+    lines = [
+        f"{finding.audit}, {finding.attack}: {equations_in_words(finding.equations)}"
+        for finding in record.findings
+        if finding.equations
+    ]
+    for line in lines:
+        typer.echo(_paragraph(line, "Equations "))
+    if lines:
+        typer.echo()
 
 
 def _show_queries(record: "Results") -> None:

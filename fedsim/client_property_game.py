@@ -11,7 +11,7 @@ import numpy as np
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.holders import SETS, Bools, Rows, Wanted, correlation, deal, even_labels, practice, with_property
 from fedsim.randomness import generator
-from fedsim.scenario import ClientPropertyGame, Scenario
+from fedsim.scenario import ClientPropertyGame, Scenario, property_words
 
 
 class Holders(NamedTuple):
@@ -42,7 +42,7 @@ class Properties(NamedTuple):
 
 def title(game: ClientPropertyGame) -> str:
     """Return the short name of a client_property game, unique among different ones."""
-    return f"client_property:{game.column}={game.value}:{game.share:g}:{game.records}"
+    return f"client_property:{property_words(game.column, game.value)}:{game.share:g}:{game.records}"
 
 
 def holders(scenario: Scenario, pool: Pool, game: ClientPropertyGame, planted: Rows) -> Properties:

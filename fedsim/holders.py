@@ -1,18 +1,22 @@
 """Record sets that differ in how many of their records have a property, and in no count of labels or records."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.data.pool import Pool
+from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
+from fedsim.scenario import Span, Value, property_words, shortest
 
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
 SETS = 12
 """Public record sets of each kind that an attacker practises on."""
+SHOWN = 12
+"""Values of a column that a message names, at most."""
 
 
 class Wanted(NamedTuple):
@@ -22,17 +26,96 @@ class Wanted(NamedTuple):
     holders: int
 
 
-def with_property(pool: Pool, column: str, value: str) -> Bools:
-    """Return which rows of the pool have the property; ScenarioError, with what there is, where nothing has it."""
+def with_property(pool: Pool, column: str, value: Value) -> Bools:
+    """Return which rows of the pool have a property of one column; see `with_properties`."""
+    return with_properties(pool, {column: value})
+
+
+def with_properties(pool: Pool, parts: Mapping[str, Value]) -> Bools:
+    """Return which rows of the pool have a property: all its parts, column -> value.
+
+    Raises: ScenarioError, with what there is, for a column that is not there or cannot be compared, where all records
+    have the property or none has it, and where the label says who has it.
+    """
+    has: Bools = np.logical_and.reduce([_with_part(pool, column, value) for column, value in parts.items()])
+    named = " & ".join(property_words(column, value) for column, value in parts.items())
+    if not has.any():
+        raise ScenarioError(f"audits: no record has {named}, though some have each part of it")
+    # Wrong labels and those of the planted rows say nothing of the records.
+    rows = np.concatenate([victim_rows(pool), pool.population])
+    rows = rows[~pool.mislabelled[rows]]
+    if correlation(has[rows], pool.y[rows]) > 1 - 1e-9:
+        raise ScenarioError(
+            f"audits: the label of a record says whether it has {named}, and every world has as many records of each "
+            "label, so there would be no secret; ask about labels with the game labels"
+        )
+    return has
+
+
+def _with_part(pool: Pool, column: str, value: Value) -> Bools:
+    """Return which rows have a value in a column; ScenarioError where none or all do."""
     if column not in pool.columns:
         raise ScenarioError(
-            f"audits: there is no column {column!r}; columns here: {', '.join(sorted(pool.columns)) or 'none'}"
+            f"audits: there is no column {column!r}; columns here: {', '.join(sorted(pool.columns)) or 'none'} (one of "
+            "your own: `--property NAME=FILE.py:FUNCTION`)"
         )
-    text = pool.columns[column].astype(str)
-    if value not in text:
-        values = ", ".join(sorted(set(text))[:12])
-        raise ScenarioError(f"audits: column {column!r} has no value {value!r}; values here: {values}")
-    return np.asarray(text == value)
+    found = pool.columns[column]
+    has = _between(column, found, value) if isinstance(value, Span) else _equal(found, value)
+    if not has.any() and not isinstance(value, Span):
+        given = str(value).lower() if isinstance(value, bool) else value
+        raise ScenarioError(f"audits: column {column!r} has no value {given!r}; values here: {_values(found)}")
+    if not has.any() or has.all():
+        raise ScenarioError(
+            f"audits: {'every' if has.all() else 'no'} record has {property_words(column, value)}, so there is no "
+            f"secret; values here: {_values(found)}"
+        )
+    return has
+
+
+def _equal(found: NDArray[Any], value: str | bool) -> Bools:
+    """Return where a column [n] has a value; of numbers, whatever they are written like."""
+    wanted = str(value).lower() if isinstance(value, bool) else value
+    if found.dtype.kind in "iuf":
+        try:
+            return np.asarray(found == float(wanted))
+        except ValueError:
+            return np.zeros(len(found), dtype=bool)
+    return np.asarray(_text(found) == (wanted.lower() if found.dtype.kind == "b" else wanted))
+
+
+def _between(column: str, found: NDArray[Any], span: Span) -> Bools:
+    """Return where the numbers of a column [n] lie between bounds; ScenarioError for a column of anything else."""
+    try:
+        numbers = (found if found.dtype.kind in "iuf" else _text(found)).astype(np.float64)
+    except ValueError:
+        numbers = np.full(len(found), np.nan)
+    if not np.isfinite(numbers).all():
+        raise ScenarioError(
+            f"audits: column {column!r} cannot be compared with numbers, for not all it holds are numbers; give one of "
+            f"its values in quotes; values here: {_values(found)}"
+        )
+    has = np.ones(len(found), dtype=bool)
+    has &= span.above is None or numbers > span.above
+    has &= span.at_least is None or numbers >= span.at_least
+    has &= span.below is None or numbers < span.below
+    has &= span.at_most is None or numbers <= span.at_most
+    return has
+
+
+def _text(found: NDArray[Any]) -> NDArray[np.str_]:
+    """Return a column [n] as text; true and false as YAML has them."""
+    text = found.astype(np.str_)
+    return np.asarray(np.char.lower(text)) if found.dtype.kind == "b" else text
+
+
+def _values(found: NDArray[Any]) -> str:
+    """Return the values of a column in words: a few of them, or the range of many numbers."""
+    if found.dtype.kind not in "iuf" or not np.isfinite(found).all():
+        return ", ".join(sorted(set(_text(found).tolist()))[:SHOWN])
+    values = np.unique(found)
+    if len(values) > SHOWN:
+        return f"{shortest(values[0])} to {shortest(values[-1])}"
+    return ", ".join(map(shortest, values))
 
 
 def even_labels(labels: Rows, size: int) -> Rows:
@@ -85,5 +168,5 @@ def correlation(has: Bools, labels: Rows) -> float:
     from scipy.stats.contingency import association
 
     table = np.stack([np.bincount(labels[has == holds], minlength=labels.max() + 1) for holds in (False, True)])
-    table = table[:, table.sum(axis=0) > 0]
+    table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
     return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0

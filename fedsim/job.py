@@ -74,7 +74,8 @@ class WorldResult:
     messages, their arrays by checksum, or by that of what they follow from where nobody need form them. model: SHA-256
     of the final parameters. sights: vantage -> messages by kind. carried: vantage -> whether parameters were among what
     it saw. aborted: rounds that secure aggregation gave up. queries: probe name -> what it asked the released model
-    (`release.Log`).
+    (`release.Log`). equations: probe name -> what its signal had to solve
+    (`attack.Equations`).
     """
 
     signals: Mapping[str, Floats]
@@ -86,3 +87,4 @@ class WorldResult:
     carried: Mapping[str, bool] = field(default_factory=dict)
     aborted: int = 0
     queries: Mapping[str, Log] = field(default_factory=dict)
+    equations: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -186,6 +186,7 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         queries=_queries(shared, attack),
         aborted=sum(shared.left[int(world)].aborted for world in main.worlds),
         tried=len(main.worlds) * shared.trial.federation.rounds,
+        equations=_equations(shared, attack),
     )
     if isinstance(found, str):
         return Scored(unseen, None, None)
@@ -214,6 +215,18 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         caps=epsilon.caps(scores),
     )
     return Scored(finding, found, scores)
+
+
+def _equations(shared: Questioned, attack: Attack) -> results.Equations | None:
+    """Return what an attack had to solve, over the main worlds; None if nothing."""
+    main = shared.trial.main
+    name = shared.each.probes[main.kind, attack.name]
+    each = [shared.left[int(world)].equations.get(name) for world in main.worlds]
+    table = {key: [found[key] for found in each if found] for key in next(filter(None, each), ())}
+    spreads = {
+        key: results.Spread(sum(values) / len(values), min(values), max(values)) for key, values in table.items()
+    }
+    return results.Equations(**spreads) if spreads else None
 
 
 def _queries(shared: Questioned, attack: Attack) -> results.Queries | None:

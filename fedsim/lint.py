@@ -496,6 +496,31 @@ ASK_EACH_RECORD = ("record", "source")
 """Games whose items are the candidates."""
 
 
+DEALT = {
+    "labels": "each client as many records drawn at random, but for the classes of those asked about",
+    "client_property": "each client as many records of each label",
+    "batches": "each client as many records drawn at random, and the one asked about batches of equal labels",
+}
+"""Games that deal records to clients themselves: how."""
+
+
+def dealt_by_the_game(scenario: Scenario) -> Remarks:
+    """A partition that no game follows is a mistake; one that some do not follow is easily forgotten."""
+    names = [audit.game if isinstance(audit.game, str) else audit.game.name for audit in scenario.audits]
+    own, scheme = [index for index, name in enumerate(names) if name in DEALT], scenario.data.partition.scheme
+    if scheme == "iid" or not own:
+        return
+    if len(own) == len(names):
+        how = "; ".join(f"the game {name} deals {DEALT[name]}" for name in dict.fromkeys(names))
+        text = f"no audit follows the scheme {scheme}: {how}"
+        yield Remark(("data", "partition"), "error", text, "leave `partition` out")
+        return
+    for index in own:
+        text = f"the game {names[index]} does not follow the scheme {scheme}: it deals {DEALT[names[index]]}"
+        remedy = "read it as a federation of its own, or give it a scenario without `data.partition`"
+        yield Remark(("audits", index, "game"), "warning", text, remedy)
+
+
 def _parties(audit: Audit) -> list[str]:
     return [part.strip() for part in audit.vantage.split("+")]
 
@@ -538,6 +563,7 @@ PER_SCENARIO: dict[str, Callable[[Scenario], Remarks]] = {
         party_twice,
         asked_by_the_holder,
         budget_below_one,
+        dealt_by_the_game,
     )
 }
 

@@ -14,6 +14,7 @@ import torch
 
 from fedsim.apps import Bench, bench, cohort_size
 from fedsim.attack import Attack, score
+from fedsim.data import Computed
 from fedsim.engine import chunks, fitting_workers, world_bytes
 from fedsim.epsilon import worst
 from fedsim.errors import NotVisible
@@ -46,11 +47,18 @@ class Plan:
     epsilons: Mapping[str, str]  # setup, unit and observer -> epsilon and why; empty where nothing is private
 
 
-def plan(loaded: Loaded, attacks: Attacks, recipes: Recipes, workers: int, memory: int = MEMORY) -> Plan:
+def plan(
+    loaded: Loaded,
+    attacks: Attacks,
+    recipes: Recipes,
+    workers: int,
+    memory: int = MEMORY,
+    computed: Sequence[Computed] = (),
+) -> Plan:
     """Return the plan of a scenario on this machine with that many worker processes; it trains for a second or two to
     find the speed.
     """
-    prepared = prepare(loaded, attacks, recipes)
+    prepared = prepare(loaded, attacks, recipes, computed)
     workers = min(
         fitting_workers(trial.job, range(len(trial.job.worlds)), workers, memory) for trial in prepared.trials
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedsim.accounting import Facts, fewest, noise_multiplier
 from fedsim.apps import stock
 from fedsim.attack import Attack
-from fedsim.data import Dataset, Pool, draw_pool, load_dataset
+from fedsim.data import Computed, Dataset, Pool, draw_pool, load_dataset, with_computed
 from fedsim.defences import canary_clients, lost
 from fedsim.errors import ScenarioError
 from fedsim.game import Draw, Exam, acting, adversary_title, asked, asked_from, draw, title, with_adversary
@@ -74,16 +74,17 @@ class Prepared:
     scenario: Scenario
     pool: Pool
     trials: tuple[Trial, ...]
+    computed: tuple[Computed, ...] = ()
 
 
-def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
-    """Return what a scenario asks to run.
+def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes, computed: Sequence[Computed] = ()) -> Prepared:
+    """Return what a scenario asks to run. computed: columns of the user's own beside those of the source.
 
     Raises ScenarioError where the data are missing or damaged, or the settings do not fit them.
     """
     scenario = loaded.scenario
     _check_strategy(scenario, recipes)
-    dataset: Dataset = load_dataset(scenario.data, loaded.path.parent)
+    dataset: Dataset = with_computed(load_dataset(scenario.data, loaded.path.parent), computed)
     pool = draw_pool(dataset, scenario.data, generator(scenario.seed, "pool"))
     alike: dict[TrialKey, list[tuple[int, Audit]]] = {}
     for number, audit in enumerate(scenario.audits):
@@ -97,7 +98,7 @@ def prepare(loaded: Loaded, attacks: Attacks, recipes: Recipes) -> Prepared:
         trials += [_trial(known, setup, pool, audits, attacks, recipes, policies) for audits in games]
     order = list(alike)
     trials.sort(key=lambda trial: order.index(_trial_key(trial.audits[0].audit, pool.clients)))
-    return Prepared(scenario, pool, tuple(trials))
+    return Prepared(scenario, pool, tuple(trials), tuple(computed))
 
 
 def _trial_key(audit: Audit, clients: int) -> TrialKey:

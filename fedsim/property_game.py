@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.holders import correlation, even_labels, with_property
+from fedsim.holders import correlation, even_labels, with_properties
 from fedsim.randomness import generator
-from fedsim.scenario import PropertyGame, Scenario
+from fedsim.scenario import PropertyGame, Scenario, property_words
 
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -121,15 +121,12 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
 
 def _named(game: PropertyGame) -> str:
     """Return the property in words, such as sex=Female & race=Black."""
-    return " & ".join(f"{column}={value}" for column, value in game.parts.items())
+    return " & ".join(property_words(column, value) for column, value in game.parts.items())
 
 
 def _holders(pool: Pool, game: PropertyGame) -> Bools:
     """Return which rows of the pool have the property."""
-    has = np.ones(len(pool.y), dtype=bool)
-    for name, value in game.parts.items():
-        has &= with_property(pool, name, value)
-    return has
+    return with_properties(pool, game.parts)
 
 
 def _number(share: float, size: int) -> int:

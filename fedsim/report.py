@@ -30,6 +30,7 @@ from fedsim.results import (
     BoundFound,
     Claim,
     EpsilonRow,
+    Equations,
     Exposed,
     Finding,
     GameName,
@@ -39,6 +40,7 @@ from fedsim.results import (
     Results,
     SetupFound,
     Sight,
+    Spread,
     read,
 )
 
@@ -283,6 +285,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         tpr=tpr_metric(record.findings),
         grids=grids(record.findings),
         asking=asking,
+        solving=[(each, equations_in_words(each.equations)) for each in record.findings if each.equations],
         monitored=any(finding.queries and finding.queries.monitored for finding in asking),
         rocs=[name for name in drawings if name.startswith("roc-")],
         curveless=[finding for finding in record.findings if finding.status == "measured" and not has_curve(finding)],
@@ -408,7 +411,7 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
     if game["name"] == "property":
         return _property_secret(game, effective, worlds)
     if game["name"] in ("client_property", "batches"):
-        what = f"“{game['column']}” = “{game['value']}”"
+        what = _is(game["column"], game["value"])
         who = "client, the same from the first round to the last," if game["name"] == "client_property" else "round"
         at = "" if game["name"] == "client_property" else f" at client {game['client']}"
         return (
@@ -425,10 +428,18 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
     )
 
 
+def _is(column: str, value: str | bool | Json) -> str:
+    """Return a property in words: a column and its value, or the bounds of its numbers."""
+    if isinstance(value, dict):
+        bounds = [f"{key.replace('_', ' ')} {bound:.15g}" for key, bound in value.items() if bound is not None]
+        return f"“{column}” {' and '.join(bounds)}"
+    return f"“{column}” = “{str(value).lower() if isinstance(value, bool) else value}”"
+
+
 def _property_secret(game: Json, effective: Json, worlds: int) -> str:
     """What the coins decided of a property, and what privacy of records and clients has to do with it."""
     parts = game["where"] or {game["column"]: game["value"]}
-    named = " and ".join(f"“{column}” = “{value}”" for column, value in parts.items())
+    named = " and ".join(_is(column, value) for column, value in parts.items())
     whose = "the training records" if game["client"] is None else f"the records of client {game['client']}"
     shares = [percent(share) for share in game["shares"]]
     if len(shares) > 2:
@@ -606,6 +617,18 @@ def queries_in_words(queries: Queries) -> str:
     public = f", {queries.public:,} about public records" if queries.public else ""
     answered = "all" if queries.answered == queries.sent else f"{queries.answered:,}"
     return f"{queries.sent - queries.public:,} queries about the items{public}; {answered} answered"
+
+
+def equations_in_words(found: Equations) -> str:
+    """Return what an attack had to solve: 40 sums over 8 clients, of rank 7.5 (7 to 8); 6 (4 to 8) are singled out."""
+
+    def spread(each: Spread) -> str:
+        return f"{each.mean:.3g}" + (f" ({each.least:g} to {each.most:g})" if each.least < each.most else "")
+
+    return (
+        f"{spread(found.sums)} sums over {spread(found.clients)} clients, of rank {spread(found.rank)}; "
+        f"{spread(found.singled_out)} are singled out"
+    )
 
 
 def under(adversary: str | None) -> str:

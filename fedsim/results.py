@@ -86,9 +86,18 @@ class Data:
 
 
 @validated(frozen=True, config=STRICT)
+class OwnColumn:
+    """A column that a function of the user's own computed: FILE:FUNCTION, and the SHA-256 of the file."""
+
+    name: str
+    function: str
+    sha256: str
+
+
+@validated(frozen=True, config=STRICT)
 class Provenance:
-    """What made the numbers: versions by package, the commit and whether it was changed, data, seed, engine, and the
-    ClientApp where it is not fedsim's own.
+    """What made the numbers: versions by package, the commit and whether it was changed, data, seed, engine, the
+    ClientApp where it is not fedsim's own, and the columns that are not the source's own.
     """
 
     fedsim: str
@@ -100,6 +109,7 @@ class Provenance:
     seed: int
     engine: str
     client_app: str | None = None
+    properties: tuple[OwnColumn, ...] = ()
 
 
 @validated(frozen=True, config=STRICT)
@@ -253,6 +263,27 @@ class Queries:
 
 
 @validated(frozen=True, config=STRICT)
+class Spread:
+    """A number of each world attacked: the mean, the least and the most."""
+
+    mean: float
+    least: float
+    most: float
+
+
+@validated(frozen=True, config=STRICT)
+class Equations:
+    """What an attack solves for clients from: sums of updates with names, clients, the rank of the matrix of who was in
+    which sum, and how many clients these single out.
+    """
+
+    sums: Spread
+    clients: Spread
+    rank: Spread
+    singled_out: Spread
+
+
+@validated(frozen=True, config=STRICT)
 class Finding:
     """One attack of one audit: what it is, what it found, and what the finding is worth."""
 
@@ -285,6 +316,7 @@ class Finding:
     queries: Queries | None = None  # null: it never asked the released model
     aborted: int = 0  # rounds that secure aggregation gave up in the worlds attacked
     tried: int = 0  # rounds of those worlds
+    equations: Equations | None = None  # null: it solves none, or never got as far
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""

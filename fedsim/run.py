@@ -10,7 +10,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ import fedsim
 from fedsim import results
 from fedsim.accounting import Spent
 from fedsim.audit import Bound
-from fedsim.data import SOURCES
+from fedsim.data import SOURCES, Computed
 from fedsim.engine import EngineName, run_worlds, tape_of
 from fedsim.errors import ScenarioError, Stopped
 from fedsim.game import title
@@ -60,11 +60,13 @@ def execute(
     progress: Progress,
     memory: int = MEMORY,
     transcripts: bool = False,
+    computed: Sequence[Computed] = (),
 ) -> RunOutcome:
     """Run a scenario and return where its results are.
 
     out: the run folder, which must not exist (default: runs/NAME-TIME). workers: processes (default: one a
     processor). memory: bytes that the worlds under way may take. transcripts: keep every message of every world.
+    computed: columns of the user's own beside those of the source.
     Worlds that are finished are kept beside the run folder until the run is complete, so an interrupted run goes on
     where it stopped.
     Raises ScenarioError (bad input; nothing is written) or RunError (the run failed).
@@ -77,7 +79,7 @@ def execute(
         )
     with pinned():
         progress(0, 1, "reading the data")
-        prepared = prepare(loaded, attacks, recipes)
+        prepared = prepare(loaded, attacks, recipes, computed)
         _check_writable(folder)
         cache = _Cache(folder.parent / f".fedsim-unfinished-{_key(prepared, engine)}")
         try:
@@ -277,6 +279,7 @@ def _write_world(path: Path, world: WorldResult) -> None:
         "carried": world.carried,
         "aborted": world.aborted,
         "queries": {name: log._asdict() for name, log in world.queries.items()},
+        "equations": {name: dict(each) for name, each in world.equations.items()},
     }
     arrays: dict[str, Any] = {f"signal/{name}": signal for name, signal in world.signals.items()}
     with path.open("wb") as file:
@@ -373,6 +376,7 @@ def _provenance(prepared: Prepared, engine: EngineName) -> results.Provenance:
         seed=prepared.scenario.seed,
         engine=engine,
         client_app=None if own is None else client_name(own),
+        properties=tuple(results.OwnColumn(each.name, each.function, each.sha256) for each in prepared.computed),
     )
 
 

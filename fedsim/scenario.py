@@ -370,15 +370,70 @@ class Release(Section):
         return self
 
 
+class Span(Section):
+    """Numbers between bounds, in place of one value: at least one of the four."""
+
+    above: float | None = None
+    """Larger than this."""
+    at_least: float | None = None
+    """This, or larger."""
+    below: float | None = None
+    """Smaller than this."""
+    at_most: float | None = None
+    """This, or smaller."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        lows, highs = (self.above, self.at_least), (self.below, self.at_most)
+        if lows == highs == (None, None):
+            raise ValueError("got no bound; give `above` or `at_least`, `below` or `at_most`, or one of each two")
+        if None not in lows or None not in highs:
+            raise ValueError(f"got {self}; give one of `above` and `at_least`, and one of `below` and `at_most`")
+        low, high = (next((bound for bound in pair if bound is not None), None) for pair in (lows, highs))
+        closed = self.at_least is not None and self.at_most is not None
+        if low is not None and high is not None and not (low < high or (closed and low == high)):
+            raise ValueError(f"got {self}, which no number is; let the lower bound lie below the upper one")
+        return self
+
+    def __str__(self) -> str:
+        bounds = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
+        return " and ".join(f"{word} {shortest(bound)}" for word, bound in bounds.items() if bound is not None)
+
+
+def shortest(number: float) -> str:
+    """Return a number in as few digits as tell it from all others: 40, not 40.0."""
+    return repr(float(number)).removesuffix(".0")
+
+
+def _value_kind(value: object) -> str:
+    if isinstance(value, dict | Span):
+        return "span"
+    return "truth" if isinstance(value, bool) else "text"
+
+
+Value = Annotated[
+    Annotated[str, Tag("text")] | Annotated[bool, Tag("truth")] | Annotated[Span, Tag("span")],
+    Discriminator(_value_kind),
+]
+"""What a column must say of a record that has a property."""
+
+
+def property_words(column: str, value: Value) -> str:
+    """Return a property in words, unique among different ones: sex=Female, age at least 40."""
+    if isinstance(value, Span):
+        return f"{column} {value}"
+    return f"{column}={str(value).lower() if isinstance(value, bool) else value}"
+
+
 class PropertyGame(Section):
     """Which of two or more shares of a property does the training population, or one client's data, have?"""
 
     name: Literal["property"]
     column: str | None = None
     """The sensitive column."""
-    value: str | None = None
-    """The value that has the property."""
-    where: dict[str, str] = {}
+    value: Value | None = None
+    """The value that has the property; of numbers also bounds: {above | at_least: 20, below | at_most: 40}."""
+    where: dict[str, Value] = {}
     """In place of both, a sub-group: several columns and the value of each, all of which a record must have."""
     shares: Annotated[tuple[Share, ...], Field(min_length=2, max_length=21)] = (0.5, 0.2)
     """Share of records with the property in a "no" world and in a "yes" world; 0 and a very small one ask whether it
@@ -390,15 +445,19 @@ class PropertyGame(Section):
     """Training records a world, or of the client asked about (default: as many as half the candidates are)."""
 
     @property
-    def parts(self) -> dict[str, str]:
+    def parts(self) -> dict[str, Value]:
         """The property: column -> value."""
-        return dict(self.where) or {str(self.column): str(self.value)}
+        if self.where:
+            return dict(self.where)
+        assert self.column is not None
+        assert self.value is not None
+        return {self.column: self.value}
 
     @model_validator(mode="after")
     def _property(self) -> Self:
         pair = (self.column is not None) + (self.value is not None)
         if pair != (0 if self.where else 2):
-            given = [name for name in ("column", "value", "where") if getattr(self, name)]
+            given = [name for name in ("column", "value", "where") if getattr(self, name) not in (None, {})]
             raise ValueError(
                 f"got {' and '.join(given) or 'no property'}; a property is `column` and `value`, or several of both "
                 "in `where: {column: value, ...}`"
@@ -464,8 +523,8 @@ class ClientPropertyGame(Section):
     name: Literal["client_property"]
     column: str
     """The sensitive column."""
-    value: str
-    """The value that has the property."""
+    value: Value
+    """The value that has the property; of numbers also bounds: {above | at_least: 20, below | at_most: 40}."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of records with the property at a client that has it."""
     records: Annotated[int, Field(ge=2)] | None = None
@@ -480,8 +539,8 @@ class BatchGame(Section):
     name: Literal["batches"]
     column: str
     """The sensitive column."""
-    value: str
-    """The value that has the property."""
+    value: Value
+    """The value that has the property; of numbers also bounds: {above | at_least: 20, below | at_most: 40}."""
     client: Annotated[int, Field(ge=0)] = 0
     """The client asked about; the others hold what they hold, from the first round to the last."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -691,7 +750,7 @@ class Controls(Section):
     (0: none, then no claim can be 'not refuted').
     """
     planted_rounds: Positive = 20
-    """Rounds of those federations."""
+    """Rounds of those federations (games property, labels and canaries: as many as the others have)."""
 
 
 class Scenario(Section):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +112,7 @@ class Watch:
         self.see(final)
         signals: dict[str, Floats] = {}
         queries: dict[str, Log] = {}
+        equations: dict[str, Mapping[str, int]] = {}
         for probe in self._probes:
             if probe.name not in self._hidden:
                 policy = self._releases[probe.name]
@@ -121,6 +122,8 @@ class Watch:
                 except NotVisible as reason:
                     self._hidden[probe.name] = str(reason)
                 queries[probe.name] = caller.log()
+                if probe.signal.equations is not None:
+                    equations[probe.name] = probe.signal.equations(self._states[probe.name])._asdict()
         return WorldResult(
             signals=signals,
             not_visible=self._hidden,
@@ -131,4 +134,5 @@ class Watch:
             carried=self._carried,
             aborted=self._aborted,
             queries=queries,
+            equations=equations,
         )

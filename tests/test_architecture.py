@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.release": "monitor scenario transcript views",
     "fedsim.property_game": "data errors holders randomness scenario",
     "fedsim.label_game": "data errors randomness scenario",
-    "fedsim.holders": "data errors",
+    "fedsim.holders": "data errors scenario",
     "fedsim.client_property_game": "data holders randomness scenario",
     "fedsim.batch_game": "client_property_game data holders randomness scenario",
     "fedsim.game": "batch_game canaries client_property_game data errors label_game property_game randomness scenario "
@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, str] = {
     # A run, and what it found.
     "fedsim.prepare": "accounting apps attack data defences errors game job models monitor randomness scenario "
     "scenario_file views",
-    "fedsim.plan": "apps attack engine epsilon errors game job lockstep prepare processes randomness "
+    "fedsim.plan": "apps attack data engine epsilon errors game job lockstep prepare processes randomness "
     "scenario_file threads views",
     "fedsim.results": "errors intervals metrics scenario",
     "fedsim.epsilon": "accounting audit claims intervals metrics prepare randomness results scenario transcript views",

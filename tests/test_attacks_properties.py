@@ -10,7 +10,7 @@ from scipy.stats import mannwhitneyu
 
 from attacks import ATTACKS, batches, prolin
 from attacks.aggregates import singled_out
-from fedsim.attack import Bools, fold
+from fedsim.attack import Bools, Equations, fold
 from fedsim.errors import NotVisible, ScenarioError
 from fedsim.game import Draw, Exam, draw, rows_in
 from fedsim.scenario import BatchGame, ClientPropertyGame
@@ -92,6 +92,25 @@ def test_who_is_not_singled_out_scores_nothing() -> None:
     found = solved([(0, 1, 2), (2, 3), (3, 4), (0, 1, 4), (2, 4)], secret)
     np.testing.assert_array_equal(found[:2], 0)
     np.testing.assert_allclose(found[2:], [0.5, -0.5, 0.5], atol=0.03)
+
+
+def test_the_equations_are_counted_and_their_rank_with_them() -> None:
+    """By hand: a circulant of full rank, a row fewer, two clients that always come together, and nobody at all."""
+    secret = np.array([True, False, True, False, True])
+    for cohorts, wanted in (
+        (FULL, (5, 5, 5, 5)),
+        (FULL[:4], (4, 5, 4, 0)),
+        ([*FULL, *FULL], (10, 5, 5, 5)),
+        ([(0, 1, 2), (2, 3), (3, 4), (0, 1, 4), (2, 4)], (5, 5, 4, 3)),
+        ([(0, 1, 2, 3, 4)] * 6, (6, 5, 1, 0)),
+        ([], (0, 5, 0, 0)),
+    ):
+        setup, ask, events = by_hand(cohorts, secret)
+        state = PROLIN.start(setup, ask)
+        for event in events:
+            state = PROLIN.step(state, event)
+        assert PROLIN.equations is not None
+        assert PROLIN.equations(state) == Equations(*wanted)
 
 
 def test_the_mean_over_sums_blurs_what_the_equations_tell() -> None:

@@ -148,6 +148,8 @@ def test_what_is_no_scenario_is_one_line(capsys: pytest.CaptureFixture[str], tmp
         (["check", "quickstart", "--client-app", "no_such_module:make"], "cannot import no_such_module"),
         (["run", "quickstart", "--client-app", "functools:partial"], "functools defines no function 'partial'"),
         (["run", "quickstart", "--client-app", "json:make"], "json defines no function 'make'"),
+        (["run", "quickstart", "--property", "old"], "--property old: expected NAME=FILE.py:FUNCTION"),
+        (["check", "quickstart", "--property", "old=absent.py:old"], "cannot read absent.py: No such file"),
         (["show", "quickstart", "--set", "worldz=3"], "did you mean worlds?"),
         (["list", "attack"], "did you mean attacks?"),
         (["explain", "lyra"], "did you mean lira? See `fedsim list attacks`"),

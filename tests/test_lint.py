@@ -84,6 +84,14 @@ KRUM = {"strategy": {"name": "krum"}}
 F = "federation"
 RECORDS = BOUNDED | {"game": {"name": "canaries", "unit": "record"}}
 LABELS = {"name": "labels", "game": {"name": "labels"}, "attacks": ("a",)}
+SKEWED: dict[str, Any] = {
+    "data": {"source": "digits", "candidates": 400, "clients": 20, "partition": {"scheme": "dirichlet"}}
+}
+DEAL_THEMSELVES: tuple[dict[str, Any], ...] = (
+    {"name": "labels"},
+    {"name": "client_property", "column": "sex", "value": "Female"},
+    {"name": "batches", "column": "sex", "value": "Female"},
+)
 MISTAKES = [
     Mistake(
         "sum_of_one",
@@ -379,6 +387,26 @@ MISTAKES = [
         "399 pays for less than one query for each of the 400",
         {"audits": (BOUNDED | {"game": "record", "release": {"budget": 399}},)},
     ),
+    *(
+        Mistake(
+            "dealt_by_the_game",
+            ("data", "partition"),
+            "error",
+            f"no audit follows the scheme dirichlet: the game {game['name']} deals each client as many records",
+            {**SKEWED, "audits": ({"name": "own", "game": game, "attacks": ("a",)},)},
+        )
+        for game in DEAL_THEMSELVES
+    ),
+    *(
+        Mistake(
+            "dealt_by_the_game",
+            ("audits", 1, "game"),
+            "warning",
+            f"the game {game['name']} does not follow the scheme dirichlet: it deals each client as many records",
+            {**SKEWED, "audits": (BOUNDED, {"name": "own", "game": game, "attacks": ("a",)})},
+        )
+        for game in DEAL_THEMSELVES
+    ),
 ]
 
 
@@ -393,8 +421,10 @@ def test_every_rule_has_a_mistake() -> None:
     assert {mistake.rule for mistake in MISTAKES} == {*PER_DEFENCE, *PER_SCENARIO}
 
 
-SOUND = {
+SOUND: dict[str, dict[str, Any]] = {
     "nothing": {},
+    "skewed": SKEWED,
+    "even": {"audits": tuple({"name": each["name"], "game": each, "attacks": ("a",)} for each in DEAL_THEMSELVES)},
     "robust": federation(**KRUM, drop_out={"update": 0.2}),
     "secure": federation(**secure(), drop_out={"keys": 0.1, "shares": 0.1, "unmask": 0.1}),
     "secure, by examples": federation(**secure(weights="examples")),

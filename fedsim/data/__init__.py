@@ -1,5 +1,6 @@
 """Data: where records come from, who would own them, and which of them are private."""
 
+from fedsim.data.computed import Computed, with_computed
 from fedsim.data.dataset import Dataset
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, draw_pool, victim_rows
@@ -9,6 +10,7 @@ from fedsim.data.store import data_folder
 __all__ = [
     "PARTITIONS",
     "SOURCES",
+    "Computed",
     "Dataset",
     "Pool",
     "Source",
@@ -19,4 +21,5 @@ __all__ = [
     "load_dataset",
     "status",
     "victim_rows",
+    "with_computed",
 ]
