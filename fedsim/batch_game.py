@@ -10,31 +10,49 @@ import numpy as np
 
 from fedsim.client_property_game import Practice, planted_practice
 from fedsim.data.pool import Pool, victim_rows
-from fedsim.holders import Bools, Rows, Wanted, correlation, deal, even_labels, practice, with_property
+from fedsim.holders import (
+    ENOUGH_BLOCKS,
+    Bools,
+    Rows,
+    Wanted,
+    blocks,
+    correlation,
+    deal,
+    even_labels,
+    needed,
+    practice,
+    same_records,
+    split,
+    supply,
+    with_property,
+)
 from fedsim.randomness import generator
 from fedsim.scenario import BatchGame, Scenario, property_words
 
 
 class Rounds(NamedTuple):
     """What the clients of one world train on, the batch of the client asked about in each round, and which of these
-    [rounds] have the property. The client's own place in `rows` holds its first batch.
+    [rounds] have the property. The client's own place in `rows` holds its first batch. group: the client's batches are
+    of the same records in worlds with the same number.
     """
 
     kind: Literal["main", "planted"]
     rows: tuple[Rows, ...]
     batches: tuple[Rows, ...]
     secret: Bools
+    group: int
 
 
 class Batches(NamedTuple):
-    """All the worlds of the game; the public batches of the question, and of the one that is planted; and how strongly
-    property and label hang together.
+    """All the worlds of the game; the public batches of the question, and of the one that is planted; how strongly
+    property and label hang together; and what intervals over these worlds do not cover.
     """
 
     worlds: list[Rounds]
     practice: Practice
     planted: Practice
     correlation: float
+    caveat: str | None
 
 
 def title(game: BatchGame) -> str:
@@ -49,12 +67,25 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
     without all others.
 
     A batch has no record in common with the other clients, but may have some with the client's batches of other rounds.
+    Worlds draw the client's batches from disjoint blocks of the private records, where there are enough.
     """
     has, private = with_property(pool, game.column, game.value), victim_rows(pool)
+    available = supply(pool, has, private)
+
+    def kinds_of(size: int) -> tuple[Wanted, Wanted]:
+        labels = even_labels(pool.y[private], size)
+        return Wanted(labels, 0), Wanted(labels, max(round(game.share * size), 1))
+
+    def parts(size: int, batches: int = 1) -> int:
+        """Into how many blocks the records can be dealt, each with so many batches of either kind."""
+        return blocks(available, needed(pool.classes, kinds_of(size)).times(batches), scenario.worlds)
+
     size = game.records or scenario.federation.local.batch_size
-    labels = even_labels(pool.y[private], size)
-    no, yes = Wanted(labels, 0), Wanted(labels, max(round(game.share * size), 1))
+    no, yes = kinds_of(size)
+    # Different records in each round tell more than the same ones again, but that must not cost too many blocks.
+    count = max(min(ENOUGH_BLOCKS, parts(size)), parts(size, scenario.federation.rounds))
     rng = generator(scenario.seed, title(game))
+    sources = split(pool, has, private, count, rng) if count > 1 else None
     worlds = []
 
     def others(source: Rows, active: Rows) -> tuple[list[Rows], Rows]:
@@ -64,22 +95,27 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
             held[k], mixed = mixed[:size], mixed[size:]
         return held, mixed
 
-    for _ in range(scenario.worlds):
-        held, own = others(private, np.arange(pool.clients))
+    for w in range(scenario.worlds):
+        if sources is None:
+            held, own = others(private, np.arange(pool.clients))
+        else:
+            own = sources[w % count]
+            held, _ = others(np.setdiff1d(private, own), np.arange(pool.clients))
         secret = rng.random(scenario.federation.rounds) < 0.5
         batches = [deal(pool, has, own, [yes if each else no], rng)[0] for each in secret]
         held[game.client] = batches[0]
-        worlds.append(Rounds("main", tuple(held), tuple(batches), secret))
+        worlds.append(Rounds("main", tuple(held), tuple(batches), secret, w % count if count > 1 else w))
     first = pool.y == pool.y[private].min()
-    for _ in range(scenario.controls.planted_worlds):
+    for w in range(scenario.controls.planted_worlds):
         held, own = others(private, planted)
         secret = rng.random(scenario.controls.planted_rounds) < 0.5
         batches = [rng.choice(own[first[own] == each], size) for each in secret]
         held[game.client] = batches[0]
-        worlds.append(Rounds("planted", tuple(held), tuple(batches), secret))
+        worlds.append(Rounds("planted", tuple(held), tuple(batches), secret, w))
     return Batches(
         worlds,
         Practice(*practice(pool, has, no, yes, rng)),
         planted_practice(pool, first, size, rng),
         correlation(has[private], pool.y[private]),
+        same_records(parts, size, scenario.worlds),
     )

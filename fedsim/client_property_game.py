@@ -9,17 +9,38 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fedsim.data.pool import Pool, victim_rows
-from fedsim.holders import SETS, Bools, Rows, Wanted, correlation, deal, even_labels, practice, with_property
+from fedsim.holders import (
+    ENOUGH_BLOCKS,
+    SETS,
+    Bools,
+    Rows,
+    Supply,
+    Wanted,
+    blocks,
+    correlation,
+    deal,
+    even_labels,
+    needed,
+    practice,
+    roomiest,
+    same_records,
+    split,
+    supply,
+    with_property,
+)
 from fedsim.randomness import generator
 from fedsim.scenario import ClientPropertyGame, Scenario, property_words
 
 
 class Holders(NamedTuple):
-    """What the clients of one world train on, and which of them [clients] hold the property."""
+    """What the clients of one world train on, and which of them [clients] hold the property. group: worlds with the
+    same number share records.
+    """
 
     kind: Literal["main", "planted"]
     rows: tuple[Rows, ...]
     secret: Bools
+    group: int
 
 
 class Practice(NamedTuple):
@@ -30,14 +51,15 @@ class Practice(NamedTuple):
 
 
 class Properties(NamedTuple):
-    """All the worlds of the game; the public record sets of the question, and of the one that is planted; and how
-    strongly property and label hang together.
+    """All the worlds of the game; the public record sets of the question, and of the one that is planted; how strongly
+    property and label hang together; and what intervals over these worlds do not cover.
     """
 
     worlds: list[Holders]
     practice: Practice
     planted: Practice
     correlation: float
+    caveat: str | None
 
 
 def title(game: ClientPropertyGame) -> str:
@@ -47,33 +69,50 @@ def title(game: ClientPropertyGame) -> str:
 
 def holders(scenario: Scenario, pool: Pool, game: ClientPropertyGame, planted: Rows) -> Properties:
     """Return worlds in which a coin decides for each client whether a share of its records has the property or none;
-    number of records and labels are the same for all clients. Where the leak is planted, only the clients `planted`
-    train, and what those with the property hold is one class and what the others hold is all others.
+    number of records and labels are the same for all clients. Worlds draw from disjoint blocks of the private records,
+    where there are enough. Where the leak is planted, only the clients `planted` train, and what those with the
+    property hold is one class and what the others hold is all others.
     """
     has, private = with_property(pool, game.column, game.value), victim_rows(pool)
-    size = game.records or max(len(pool.candidates) // (2 * pool.clients), 2)
-    labels = even_labels(pool.y[private], size)
-    kinds = Wanted(labels, 0), Wanted(labels, max(round(game.share * size), 1))
     rng = generator(scenario.seed, title(game))
+    secrets = rng.random((scenario.worlds, pool.clients)) < 0.5
+    available = supply(pool, has, private)
+
+    def kinds_of(size: int) -> tuple[Wanted, Wanted]:
+        labels = even_labels(pool.y[private], size)
+        return Wanted(labels, 0), Wanted(labels, max(round(game.share * size), 1))
+
+    def parts(size: int) -> int:
+        """Into how many blocks the records can be dealt where a client has so many."""
+        no, yes = (needed(pool.classes, [kind]) for kind in kinds_of(size))
+        each = [no.times(int((~secret).sum())).plus(yes.times(int(secret.sum()))) for secret in secrets]
+        return blocks(available, Supply(*(np.max(side, axis=0) for side in zip(*each, strict=True))), scenario.worlds)
+
+    size = game.records or max(len(pool.candidates) // (2 * pool.clients), 2)
+    if game.records is None:
+        size = roomiest(parts, size, min(ENOUGH_BLOCKS, scenario.worlds)) or size
+    kinds, count = kinds_of(size), parts(size)
+    sources = split(pool, has, private, count, rng) if count > 1 else [private]
     worlds = []
-    for _ in range(scenario.worlds):
-        secret = rng.random(pool.clients) < 0.5
-        worlds.append(Holders("main", tuple(deal(pool, has, private, [kinds[int(s)] for s in secret], rng)), secret))
+    for w, secret in enumerate(secrets):
+        rows = deal(pool, has, sources[w % count], [kinds[int(s)] for s in secret], rng)
+        worlds.append(Holders("main", tuple(rows), secret, w % count if count > 1 else w))
     first = pool.y == pool.y[private].min()
     few = max(min(size, int(first[private].sum()) // len(planted), int((~first)[private].sum()) // len(planted)), 1)
-    for _ in range(scenario.controls.planted_worlds):
+    for w in range(scenario.controls.planted_worlds):
         secret = rng.random(pool.clients) < 0.5
         mixed = rng.permutation(private)
         stock = {True: mixed[first[mixed]], False: mixed[~first[mixed]]}
         rows = [np.zeros(0, dtype=np.int64)] * pool.clients
         for k in planted:
             rows[k], stock[bool(secret[k])] = np.split(stock[bool(secret[k])], [few])
-        worlds.append(Holders("planted", tuple(rows), secret))
+        worlds.append(Holders("planted", tuple(rows), secret, w))
     return Properties(
         worlds,
         Practice(*practice(pool, has, kinds[0], kinds[1], rng)),
         planted_practice(pool, first, few, rng),
         correlation(has[private], pool.y[private]),
+        same_records(parts, size, scenario.worlds),
     )
 
 

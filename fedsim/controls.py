@@ -40,13 +40,22 @@ def found_leak(found: Found) -> bool | None:
     return found.low > 0.5 if isinstance(found, Measured) else None
 
 
-def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int, *, new_items: bool = True) -> Found:
+def blind_baseline(
+    features: Floats,
+    members: Bools,
+    asked: Bools,
+    seed: int,
+    *,
+    new_items: bool = True,
+    groups: NDArray[np.int64] | None = None,
+) -> Found:
     """Return the AUC of a classifier that sees the data and never a model, trained on some worlds and tried on others.
 
     It must be at chance: where it is not, members and non-members differ before any training, and no attack result
     means anything. Unresolved where even perfect guesses could not be told from chance.
 
-    features: [worlds, items, d], all that is known without a model; members, asked: bool [worlds, items].
+    features: [worlds, items, d], all that is known without a model; members, asked: bool [worlds, items]; groups:
+    [worlds], worlds with one number share records (None: none do).
     Source: Das, Zhang, Tramer, "Blind baselines beat membership inference attacks for foundation models" (2024), https://arxiv.org/abs/2406.16201
     """
     worlds, items = np.nonzero(asked)
@@ -56,7 +65,10 @@ def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int, *,
         worlds, items = worlds[chosen], items[chosen]
     kept = np.zeros(members.shape, dtype=bool)
     kept[worlds, items] = True
-    perfect = measure(AUC, members.astype(np.float64), members, kept, confidence=CONFIDENCE, new_items=new_items)
+    apart = np.arange(len(members)) if groups is None else groups
+    perfect = measure(
+        AUC, members.astype(np.float64), members, kept, confidence=CONFIDENCE, new_items=new_items, groups=apart
+    )
     if not found_leak(perfect):
         return Unresolved(
             f"The blind baseline has too few answers: over {len(np.unique(worlds))} worlds with "
@@ -64,15 +76,15 @@ def blind_baseline(features: Floats, members: Bools, asked: Bools, seed: int, *,
             "could not be told from chance."
         )
     few = len(worlds) < FEW_ROWS
-    folds = GroupKFold(min(5 if few else 3, len(np.unique(worlds))))
+    folds = GroupKFold(min(5 if few else 3, len(np.unique(apart[worlds]))))
     classifier = _linear() if few else _forest(len(worlds), int(rng.integers(2**31)))
     rows, truth = features[worlds, items], members[worlds, items]
     scores = np.zeros(members.shape)
-    for train, test in folds.split(rows, truth, worlds):
+    for train, test in folds.split(rows, truth, apart[worlds]):
         guesses = _guesses(classifier, rows[train], truth[train], rows[test])
         # Among few rows the part of members differs from fold to fold, so ranks within a fold would lose the leak.
         scores[worlds[test], items[test]] = guesses if few else rankdata(guesses) / len(test)
-    return measure(AUC, scores, members, kept, confidence=CONFIDENCE, new_items=new_items)
+    return measure(AUC, scores, members, kept, confidence=CONFIDENCE, new_items=new_items, groups=apart)
 
 
 def _linear() -> Pipeline:

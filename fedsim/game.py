@@ -114,6 +114,11 @@ class Exam:
     new_items: whether other questions of the kind could have been asked; False where these are all there are.
     quantity: float64 [w, items] for games with an amount, else None.
     facts: numbers to print beside the findings.
+    groups: int64 [w]: worlds with the same number share the records that the question is about, and vary together;
+        None: every world its own.
+    sizes: float64 [w, clients], how many records each client trains on where that may follow the secret: the server
+        knows it of all, a client of itself.
+    caveat: what intervals over these worlds do not cover, in a sentence.
     """
 
     kind: Kind
@@ -127,6 +132,9 @@ class Exam:
     new_items: bool
     quantity: NDArray[np.float64] | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
+    groups: Rows | None = None
+    sizes: NDArray[np.float64] | None = None
+    caveat: str | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,24 @@ def title(game: Game) -> str:
 def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
     """Return which questions count [w, items]: those of target worlds, except what is about the attacker's own data."""
     return exam.targets[:, None] & ~np.isin(exam.owner, sorted(vantage_clients))[None, :]
+
+
+def groups_of(exam: Exam, mask: Bools) -> int | None:
+    """Return how many groups of worlds that share no records the questions of `mask` [w, items] come from; None where
+    no two worlds share any.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    groups = len(rows) if exam.groups is None else len(np.unique(exam.groups[rows]))
+    return groups if groups < len(rows) else None
+
+
+def blind_to_models(exam: Exam, vantage: Vantage) -> NDArray[np.float64]:
+    """Return all that a vantage can know without any model [w, items, features]."""
+    if exam.sizes is None:
+        return exam.blind
+    known = slice(None) if SERVER in vantage.parties else sorted(vantage.clients)
+    sizes = exam.sizes[:, None, known]
+    return np.concatenate([exam.blind, np.broadcast_to(sizes, (*exam.blind.shape[:2], sizes.shape[2]))], axis=2)
 
 
 def asked_from(ask: Ask, vantage_clients: frozenset[int]) -> Ask:
@@ -583,6 +609,8 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
             pool.y[each.rows[each.owner == game.client] if game.client is not None else each.rows] for each in mine
         ]
         counts = np.stack([np.bincount(each, minlength=pool.classes) for each in labels])
+        # Clients of a natural partition hold what is theirs of the records drawn: more, where they have the property.
+        follows = scenario.data.partition.scheme == "natural" and game.client is None
         blind = np.concatenate([counts, counts.sum(axis=1, keepdims=True)], axis=1)
         exams.append(
             Exam(
@@ -597,6 +625,11 @@ def _property(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
                 new_items=True,
                 quantity=np.array([[each.share] for each in mine]) if len(game.shares) > 2 else None,
                 facts={"property_label_correlation": drawn.correlation},
+                groups=np.array([each.group for each in mine]),
+                sizes=np.stack([np.bincount(each.owner, minlength=pool.clients) for each in mine]).astype(np.float64)
+                if follows
+                else None,
+                caveat=drawn.caveat,
             )
         )
     return Draw(tuple(worlds), tuple(exams))
@@ -661,6 +694,8 @@ def _client_property(scenario: Scenario, pool: Pool, game: ClientPropertyGame, w
             owner=asked,
             new_items=False,
             facts=facts,
+            groups=np.array([drawn.worlds[int(w)].group for w in positions]),
+            caveat=drawn.caveat,
         )
 
     def played(kind: Kind, asked: Rows) -> Exam:
@@ -700,6 +735,8 @@ def _batches(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozense
             owner=np.full(count, game.client),
             new_items=False,
             facts=facts,
+            groups=np.array([drawn.worlds[int(w)].group for w in positions]),
+            caveat=drawn.caveat,
         )
 
     def played(kind: Kind) -> Exam:

@@ -1,6 +1,7 @@
 """Record sets that differ in how many of their records have a property, and in no count of labels or records."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,12 @@ SETS = 12
 """Public record sets of each kind that an attacker practises on."""
 SHOWN = 12
 """Values of a column that a message names, at most."""
+FEWEST_BLOCKS = 5
+"""With fewer blocks than this, intervals would say next to nothing of new records, so worlds draw from all records."""
+ENOUGH_BLOCKS = 8
+"""Blocks that a game makes room for where the scenario leaves the number of records to it ..."""
+SMALLEST_SET = 20
+"""... unless it would come down to fewer records than this."""
 
 
 class Wanted(NamedTuple):
@@ -149,6 +156,93 @@ def deal(pool: Pool, has: Bools, source: Rows, sets: list[Wanted], rng: np.rando
             dealt.append(stock[holds, label].pop())
     ends = np.cumsum([len(wanted.labels) for wanted in sets])
     return [rng.permutation(part) for part in np.split(np.asarray(dealt, dtype=np.int64), ends[:-1])]
+
+
+class Supply(NamedTuple):
+    """How many records of each label [classes] there are, or are needed, with and without the property."""
+
+    holders: Rows
+    others: Rows
+
+    def times(self, count: int) -> "Supply":
+        """Return so many times as much."""
+        return Supply(self.holders * count, self.others * count)
+
+    def plus(self, more: "Supply") -> "Supply":
+        """Return both together."""
+        return Supply(self.holders + more.holders, self.others + more.others)
+
+    def less(self, taken: "Supply") -> "Supply":
+        """Return what is left."""
+        return Supply(self.holders - taken.holders, self.others - taken.others)
+
+
+def supply(pool: Pool, has: Bools, source: Rows) -> Supply:
+    """Return what rows of the pool there are."""
+    return Supply(
+        *(np.bincount(pool.y[source[has[source] == holds]], minlength=pool.classes) for holds in (True, False))
+    )
+
+
+def needed(classes: int, sets: Sequence[Wanted]) -> Supply:
+    """Return what any one of these sets can be dealt from."""
+    most = Supply(np.zeros(classes, dtype=np.int64), np.zeros(classes, dtype=np.int64))
+    for labels, holders in sets:
+        with_it, without = (np.bincount(part, minlength=classes) for part in (labels[:holders], labels[holders:]))
+        most = Supply(np.maximum(most.holders, with_it), np.maximum(most.others, without))
+    return most
+
+
+# What holders of a property and the others happen to differ in among the records here, all worlds that draw from the
+# same records share: an attack is then right, or wrong, in all of them together. Blocks of records are independent.
+def blocks(available: Supply, need: Supply, worlds: int) -> int:
+    """Return into how many disjoint blocks, each with all that one world needs, records can be dealt: one a world at
+    most, and 1 where it is too few to be worth it.
+    """
+    have, wanted = np.concatenate(available), np.concatenate(need)
+    if (have < 0).any():
+        return 1
+    fit = min([worlds, *(have[wanted > 0] // wanted[wanted > 0]).tolist()])
+    return fit if fit >= min(FEWEST_BLOCKS, worlds) else 1
+
+
+def split(pool: Pool, has: Bools, source: Rows, parts: int, rng: np.random.Generator) -> Rows:
+    """Return disjoint blocks of rows of `source` [parts, size], with equally many of each label with the property and
+    without; what cannot be dealt evenly is left out.
+    """
+    cells = [
+        source[(has[source] == holds) & (pool.y[source] == label)]
+        for holds in (True, False)
+        for label in range(pool.classes)
+    ]
+    return np.concatenate(
+        [rng.permutation(rows)[: len(rows) // parts * parts].reshape(parts, -1) for rows in cells], axis=1
+    )
+
+
+def roomiest(parts: Callable[[int], int], most: int, blocks: int) -> int | None:
+    """Return the largest size of a set, SMALLEST_SET to `most`, with which there are so many blocks; None if none is.
+
+    parts: size -> blocks; the larger the sets, the fewer.
+    """
+    sizes = range(most, SMALLEST_SET - 1, -1)
+    place = bisect_left(sizes, True, key=lambda size: parts(size) >= blocks)
+    return sizes[place] if place < len(sizes) else None
+
+
+def same_records(parts: Callable[[int], int], size: int, worlds: int) -> str | None:
+    """Return what intervals do not cover where all worlds draw from the same records, and what to do about it; None
+    where worlds draw from blocks.
+    """
+    if worlds == 1 or parts(size) > 1:
+        return None
+    possible = roomiest(parts, size, min(FEWEST_BLOCKS, worlds))
+    fewer = f"`records` of the game to {possible} or fewer, or " if possible is not None else ""
+    return (
+        "The intervals cover new trainings on the same private records, and not other records: what those with the "
+        "property and the others happen to differ in here, all worlds share. There are too few records to give each "
+        f"world others; set {fewer}`data.candidates` higher."
+    )
 
 
 def practice(pool: Pool, has: Bools, no: Wanted, yes: Wanted, rng: np.random.Generator) -> tuple[Rows, Rows]:

@@ -44,7 +44,7 @@ class Measured:
     method: str
     members: int  # asked entries that are members, over all worlds; for "mae" every asked entry
     non_members: int
-    worlds: int  # worlds with at least one asked entry
+    worlds: int  # worlds with at least one asked entry; where some share records, `method` says how many do not
     false_positives: int | None = None  # only for "tpr@fpr=..."
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Entries(NamedTuple):
 
     scores: Floats  # [entries]
     members: Bools  # [entries]
-    world: Ints  # [entries], the row it came from
+    world: Ints  # [entries], the row it came from, or the group of rows that vary together
     item: Ints  # [entries], the column it came from
 
 
@@ -83,6 +83,7 @@ def measure(
     *,
     confidence: float = 0.95,
     new_items: bool = True,
+    groups: Ints | None = None,
 ) -> Measured | Unresolved:
     """Return `metric` with its confidence interval, or why it must not be quoted.
 
@@ -96,6 +97,8 @@ def measure(
         confidence: in (0, 1), two-sided.
         new_items: False where the items are all there are (the classes of a task), so that the interval covers new
             worlds over these very items.
+        groups: int64 [worlds]; worlds with the same number vary together, because they share records, and count as one
+            (default: none do).
 
     Raises:
         ValueError: shapes or types do not fit, or an asked score is not finite.
@@ -108,19 +111,28 @@ def measure(
     """
     if metric.kind == "n_leaked":
         raise ValueError("n_leaked is another measure on its own scale: use leaked or leaked_by_estimates")
-    _check(metric, scores, members, asked, confidence)
-    world, item = np.nonzero(asked)
-    if not new_items:
-        item = np.zeros_like(item)
+    _check(metric, scores, members, asked, confidence, groups)
+    rows, item = np.nonzero(asked)
+    world = rows if groups is None else groups[rows]
+    found = _measure(
+        metric, scores[asked], members[asked], world, item if new_items else np.zeros_like(item), confidence
+    )
+    return _of_groups(found, rows, world)
+
+
+def _measure(
+    metric: Metric, scores: Floats, members: Bools | Floats, world: Ints, item: Ints, confidence: float
+) -> Measured | Unresolved:
+    """`measure`, of asked entries [entries]."""
     if np.unique(world).size < 2:
-        return Unresolved(f"An interval needs at least 2 worlds, got {np.unique(world).size}.")
+        return _too_few(world)
     if metric.kind == "mae":
-        truths = members[asked].astype(np.float64)
-        mean_absolute_error(scores[asked], truths)  # refuses what has no error
-        errors = np.abs(scores[asked] - truths)
+        truths = members.astype(np.float64)
+        mean_absolute_error(scores, truths)  # refuses what has no error
+        errors = np.abs(scores - truths)
         return _measure_error(errors, float(np.ptp(truths)), world, item, confidence)
-    order = np.argsort(-scores[asked], kind="stable")
-    entries = Entries(scores[asked][order], members[asked].astype(np.bool_)[order], world[order], item[order])
+    order = np.argsort(-scores, kind="stable")
+    entries = Entries(scores[order], members.astype(np.bool_)[order], world[order], item[order])
     non_members = int((~entries.members).sum())
     if non_members in (0, entries.members.size):
         return Unresolved("A leak shows between members and non-members, and one of the two is missing.")
@@ -156,7 +168,7 @@ def leaked(balanced_accuracy: Measured | Unresolved, shares: tuple[float, float]
 
 
 def leaked_by_estimates(
-    estimates: Floats, shares: Floats, asked: Bools, *, confidence: float = 0.95
+    estimates: Floats, shares: Floats, asked: Bools, *, confidence: float = 0.95, groups: Ints | None = None
 ) -> Measured | Unresolved:
     """Return `n_leaked_by_estimates` with its interval: that of the mean squared error, on another scale.
 
@@ -165,14 +177,16 @@ def leaked_by_estimates(
         shares: float64 [worlds, 1], the truth.
         asked: bool [worlds, 1]; only these entries count.
         confidence: in (0, 1), two-sided.
+        groups: as `measure`.
 
     Raises:
         ValueError: shapes or types do not fit, or an asked estimate is not finite.
     """
-    _check(Metric("mae"), estimates, shares, asked, confidence)
-    world, item = np.nonzero(asked)
+    _check(Metric("mae"), estimates, shares, asked, confidence, groups)
+    rows, item = np.nonzero(asked)
+    world = rows if groups is None else groups[rows]
     if np.unique(world).size < 2:
-        return Unresolved(f"An interval needs at least 2 worlds, got {np.unique(world).size}.")
+        return _too_few(world)
     truth = shares[asked]
     error = _measure_error(np.square(estimates[asked] - truth), float(np.ptp(truth)) ** 2, world, item, confidence)
     if isinstance(error, Unresolved):
@@ -183,7 +197,8 @@ def leaked_by_estimates(
     low, estimate, high = (
         n_leaked_by_estimates(value, variance, spread) for value in (error.high, error.estimate, error.low)
     )
-    return replace(error, estimate=estimate, low=low, high=high, method=f"{error.method}; error turned into records")
+    method = f"{error.method}; error turned into records"
+    return _of_groups(replace(error, estimate=estimate, low=low, high=high, method=method), rows, world)
 
 
 def in_percent(confidence: float) -> str:
@@ -255,6 +270,21 @@ def most_exposed_tenth(scores: Floats, members: Bools, asked: Bools) -> Bools:
     known = exposure(scores, members, asked).items
     chosen[known[: int(np.ceil(known.size / 10))]] = True
     return chosen
+
+
+def _too_few(world: Ints) -> Unresolved:
+    return Unresolved(
+        f"An interval needs at least 2 worlds, or groups of worlds that share records, got {np.unique(world).size}."
+    )
+
+
+def _of_groups(found: Measured | Unresolved, rows: Ints, world: Ints) -> Measured | Unresolved:
+    """Return a number with all worlds counted that it rests on, and by what they count for fewer."""
+    worlds, groups = np.unique(rows).size, np.unique(world).size
+    if isinstance(found, Unresolved) or groups == worlds:
+        return found
+    method = f"{found.method}; {worlds} worlds in {groups} groups that share no records, each taken as one"
+    return replace(found, worlds=int(worlds), method=method)
 
 
 def _measured(
@@ -428,7 +458,9 @@ def _measure_error(errors: Floats, span: float, world: Ints, item: Ints, confide
     return Measured(error, low, high, confidence, METHOD_ERROR, errors.size, 0, worlds)
 
 
-def _check(metric: Metric, scores: Floats, members: Bools | Floats, asked: Bools, confidence: float) -> None:
+def _check(
+    metric: Metric, scores: Floats, members: Bools | Floats, asked: Bools, confidence: float, groups: Ints | None
+) -> None:
     """Refuse arrays that do not describe worlds and items."""
     if scores.ndim != 2 or scores.shape != members.shape or scores.shape != asked.shape:
         raise ValueError(
@@ -439,5 +471,7 @@ def _check(metric: Metric, scores: Floats, members: Bools | Floats, asked: Bools
         raise ValueError(f"asked and members must be bool, got {asked.dtype} and {members.dtype}")
     if not np.isfinite(scores[asked]).all():
         raise ValueError(f"asked scores must be finite, got {int((~np.isfinite(scores[asked])).sum())} that are not")
+    if groups is not None and groups.shape != scores.shape[:1]:
+        raise ValueError(f"groups must be one number a world, got {groups.shape} for {scores.shape[0]} worlds")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")

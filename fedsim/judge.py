@@ -28,7 +28,7 @@ from fedsim.claims import (
 from fedsim.controls import AUC, CONFIDENCE, Found, blind_baseline, covers_chance, found_leak
 from fedsim.epsilon import Scores, found_bounds
 from fedsim.errors import NotVisible
-from fedsim.game import Exam, asked, asked_from
+from fedsim.game import Exam, asked, asked_from, blind_to_models, groups_of
 from fedsim.intervals import (
     Measured,
     Unresolved,
@@ -117,7 +117,8 @@ def findings(
     scored = []
     for each in trial.audits:
         mask = asked(main, each.vantage.clients)
-        blind = blind_baseline(main.blind, main.members, mask, seed, new_items=main.new_items)
+        known = blind_to_models(main, each.vantage)
+        blind = blind_baseline(known, main.members, mask, seed, new_items=main.new_items, groups=main.groups)
         shared = Questioned(prepared, trial, each, left, blind, cost, _false_alarms(prepared, each.release.monitor))
         scored += [_finding(shared, attacks[name]) for name in each.audit.attacks]
     return scored
@@ -187,6 +188,8 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         aborted=sum(shared.left[int(world)].aborted for world in main.worlds),
         tried=len(main.worlds) * shared.trial.federation.rounds,
         equations=_equations(shared, attack),
+        groups=groups_of(main, mask),
+        caveat=main.caveat,
     )
     if isinstance(found, str):
         return Scored(unseen, None, None)
@@ -194,12 +197,18 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
     amount = main.quantity if attack.estimates else None
     if amount is not None:
         error = parse_metric("mae")
-        wrong = measure(error, found.scores, amount, found.asked, new_items=main.new_items)
+        wrong = measure(error, found.scores, amount, found.asked, new_items=main.new_items, groups=main.groups)
         metrics[error.name] = results.quantity(wrong, LEVEL)
     if isinstance(main.ask, PropertyAsk):
         metrics[N_LEAKED.name] = results.quantity(_measure(N_LEAKED, found, LEVEL), LEVEL)
     evidence = Evidence(
-        found.scores, main.members, found.asked, amount, *_arrays(tried.get("null")), *_arrays(tried.get("planted"))
+        found.scores,
+        main.members,
+        found.asked,
+        amount,
+        main.groups,
+        *_arrays(tried.get("null")),
+        *_arrays(tried.get("planted")),
     )
     scores = Scores(shared.trial, shared.each, attack.name, evidence, attack.min_references > 0)
     finding = dataclasses.replace(
@@ -303,8 +312,14 @@ def _measure(metric: Metric, found: Tried, confidence: float, within: Bools | No
     mask = found.asked if within is None else found.asked & within
     if metric.kind == "n_leaked":
         return _leaked(found, confidence, mask)
-    members, new_items = found.exam.members, found.exam.new_items
-    return measure(metric, found.scores, members, mask, confidence=confidence, new_items=new_items)
+    return _compared(metric, found.exam, found.scores, mask, confidence)
+
+
+def _compared(metric: Metric, exam: Exam, scores: Floats, mask: Bools, confidence: float) -> Found:
+    """Return a metric of scores against the truth of an exam."""
+    return measure(
+        metric, scores, exam.members, mask, confidence=confidence, new_items=exam.new_items, groups=exam.groups
+    )
 
 
 def _leaked(found: Tried, confidence: float, mask: Bools) -> Found:
@@ -313,11 +328,11 @@ def _leaked(found: Tried, confidence: float, mask: Bools) -> Found:
     if not isinstance(ask, PropertyAsk):
         return Unresolved("Records leaked are counted where a share of a property is asked for.")
     if exam.quantity is None:
-        accuracy = measure(BALANCED, found.scores, exam.members, mask, confidence=confidence, new_items=exam.new_items)
+        accuracy = _compared(BALANCED, exam, found.scores, mask, confidence)
         return leaked(accuracy, (ask.shares[0], ask.shares[-1]))
     if not found.estimates:
         return Unresolved("Of several shares, records leaked are counted by estimates, and this attack gives none.")
-    return leaked_by_estimates(found.scores, exam.quantity, mask, confidence=confidence)
+    return leaked_by_estimates(found.scores, exam.quantity, mask, confidence=confidence, groups=exam.groups)
 
 
 def _arrays(tried: Tried | str | None) -> tuple[Floats, Bools, Bools] | tuple[None, None, None]:
@@ -351,8 +366,8 @@ def _controls(
     no_leak = _control_auc(null, CONFIDENCE, "There is no null control: no record was set aside for it.")
     known_leak = _control_auc(planted, LEVEL, "The scenario asks for no planted worlds.")
     if isinstance(planted, Tried) and isinstance(known_leak, Measured) and not found_leak(known_leak):
-        answers = planted.exam.members
-        perfect = measure(AUC, answers.astype(np.float64), answers, planted.asked, new_items=planted.exam.new_items)
+        answers = planted.exam.members.astype(np.float64)
+        perfect = _compared(AUC, planted.exam, answers, planted.asked, LEVEL)
         if not found_leak(perfect):
             known_leak = Unresolved("The planted worlds are too few to tell even a perfect attack from chance.")
     facts = "".join(f"; {name.replace('_', ' ')} {value:.3f}" for name, value in main.facts.items())
@@ -462,7 +477,13 @@ def claims(
     judges = [partial(judge, statement) for statement in statements]
     found = holm(judges, [statement.confidence for statement in statements])
     judged = [dataclasses.replace(claim, confidence=confidence) for claim, confidence in found]
-    return [_trained(claim, _trainings(claim, scored, setups)) for claim in judged]
+    return [_with_caveat(_trained(claim, _trainings(claim, scored, setups)), scored) for claim in judged]
+
+
+def _with_caveat(claim: results.Claim, scored: Sequence[Scored]) -> results.Claim:
+    """Return a claim whose reason says what the intervals it rests on do not cover."""
+    caveats = dict.fromkeys(each.caveat for each in _concerned(claim.claim, scored) if each.caveat is not None)
+    return dataclasses.replace(claim, reason=" ".join((claim.reason, *caveats)))
 
 
 def _trainings(
@@ -472,6 +493,13 @@ def _trainings(
     stated = claim.claim
     if isinstance(stated, results.EpsilonStated):
         return [setups[stated.setup]] if stated.setup in setups else []
+    return list(_concerned(stated, scored))
+
+
+def _concerned(stated: results.Stated, scored: Sequence[Scored]) -> list[results.Finding]:
+    """Return the findings of the audits that a claim is about."""
+    if isinstance(stated, results.EpsilonStated):
+        return []
     audits = {stated.audit, stated.lower_than} if isinstance(stated, results.DifferenceStated) else {stated.audit}
     return [each.finding for each in scored if each.finding.audit in audits]
 

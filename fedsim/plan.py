@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from fedsim.apps import Bench, bench, cohort_size
-from fedsim.attack import Attack, score
+from fedsim.attack import Attack, Bools, score
 from fedsim.data import Computed
 from fedsim.engine import chunks, fitting_workers, world_bytes
 from fedsim.epsilon import worst
 from fedsim.errors import NotVisible
-from fedsim.game import Exam, asked, asked_from
+from fedsim.game import Exam, asked, asked_from, groups_of
 from fedsim.job import Job, Recipes, WorldResult, client_name
 from fedsim.lockstep import batched, run_together
 from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial, prepare
@@ -223,11 +223,16 @@ def _resolution(prepared: Prepared) -> tuple[str, ...]:
             without = int((mask & ~trial.main.members).sum())
             lines.append(
                 f"{each.audit.name}: {int(mask.sum()) - without} member and {without} non-member answers over "
-                f"{int(mask.any(axis=1).sum())} worlds; a true-positive rate can be quoted down to a "
-                "false-positive rate "
+                f"{_worlds(trial.main, mask)}; a true-positive rate can be quoted down to a false-positive rate "
                 f"of {10 / max(without, 1):.2g}"
             )
     return tuple(lines)
+
+
+def _worlds(exam: Exam, mask: Bools) -> str:
+    """Return over how many worlds questions are asked, and how many groups of them share no records."""
+    worlds, groups = int(mask.any(axis=1).sum()), groups_of(exam, mask)
+    return f"{worlds} worlds" + (f" in {groups} groups that share no records" if groups is not None else "")
 
 
 def _alone(prepared: Prepared) -> tuple[str, ...]:
@@ -264,4 +269,7 @@ def _notes(prepared: Prepared) -> tuple[str, ...]:
         notes.append("without planted worlds no claim can be 'not refuted'")
     if len(pool.null) == 0:
         notes.append("the data are too few for a null control")
+    for trial in prepared.trials:
+        if trial.main.caveat is not None:
+            notes.append(f"{', '.join(each.audit.name for each in trial.audits)}: {trial.main.caveat.rstrip('.')}")
     return (*notes, *pool.notes)

@@ -3,7 +3,7 @@
 Which rows of the pool each world trains on, and nothing more: `fedsim.game` makes worlds and exams of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +12,21 @@ from numpy.typing import NDArray
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.holders import correlation, even_labels, with_properties
+from fedsim.holders import (
+    ENOUGH_BLOCKS,
+    SMALLEST_SET,
+    Supply,
+    Wanted,
+    blocks,
+    correlation,
+    even_labels,
+    needed,
+    roomiest,
+    same_records,
+    split,
+    supply,
+    with_properties,
+)
 from fedsim.randomness import generator
 from fedsim.scenario import PropertyGame, Scenario, property_words
 
@@ -27,7 +41,9 @@ Kind = Literal["main", "null", "planted"]
 
 
 class Population(NamedTuple):
-    """What one world trains on. victim: attacked, not one of the attacker's own."""
+    """What one world trains on. victim: attacked, not one of the attacker's own. group: worlds with the same number
+    share records.
+    """
 
     kind: Kind
     rows: Rows
@@ -35,12 +51,13 @@ class Population(NamedTuple):
     share: float  # the secret; where there is nothing to find, one that has nothing to do with the rows
     secret: bool  # whether that is nearer to the last share of the game than to the first: a "yes" world
     victim: bool
+    group: int
 
 
 class Populations(NamedTuple):
     """All the worlds of a property game, exam by exam, the shares as whole records make them, the public samples of the
-    first and of the last of these, how strongly property and label hang together, and the public records with the
-    property.
+    first and of the last of these, how strongly property and label hang together, the public records with the property,
+    and what intervals over these worlds do not cover.
     """
 
     worlds: tuple[Population, ...]
@@ -49,6 +66,7 @@ class Populations(NamedTuple):
     yes: Rows
     correlation: float
     holders: Rows
+    caveat: str | None
 
 
 def title(game: PropertyGame) -> str:
@@ -63,7 +81,8 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
 
     The share is that of all records, or that of one client's. Then the others hold as much of the property in every
     world: the middle of the shares, or, where clients are a natural partition, what their own records have on average.
-    Victims and the attacker's own worlds draw from disjoint halves of the private rows.
+    Victims and the attacker's own worlds draw from disjoint halves of the private rows. The victims' half is dealt into
+    disjoint blocks of records, with as many of each label and of the property in each; a world draws from one of them.
 
     Raises: ScenarioError where the records cannot be drawn like that; it says what is possible.
     """
@@ -72,17 +91,42 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
     private = rng.permutation(victim_rows(pool))
     cells = private[np.argsort(has[private] * pool.classes + pool.y[private], kind="stable")]
     halves = rng.permutation(cells[::2]), rng.permutation(cells[1::2])  # each has half of every label, either way
-    context = _others(scenario, pool, game, has, private, halves)
-    sources = [_left(pool, has, half, context) for half in halves]
-    asked = private if context.only is None else private[pool.owner[private] == context.only]
+    if game.client is not None and not game.client < pool.clients:
+        raise ScenarioError(f"audits: no client {game.client}; clients are 0 ... {pool.clients - 1}")
+    natural = scenario.data.partition.scheme == "natural"
+    only = game.client if natural else None
+    asked = private if only is None else private[pool.owner[private] == only]
     # Every world takes its labels from the start of this list, and the holders of the property take the start of that:
     # no count can depend on the secret, and a share between two possible ones is always possible.
-    mix = even_labels(pool.y[asked], len(asked))
-    size = game.records or len(pool.candidates) // (2 if game.client is None else 2 * pool.clients)
+    mix, whole = even_labels(pool.y[asked], len(asked)), even_labels(pool.y[private], len(private))
+
+    middle = (min(game.shares) + max(game.shares)) / 2
+    beside = 0 if game.client is None or natural else pool.clients - 1
+
+    def others(size: int) -> _Others:
+        return _Others(whole[: size * beside], round(middle * size * beside), only)
+
+    def parts(size: int) -> int:
+        """Into how many blocks the victims' half can be dealt where a world has so many records."""
+        left = _left(pool, has, halves[0], others(size))
+        need = needed(pool.classes, [Wanted(mix[:size], count) for count in _counts(game, size)])
+        return blocks(left, need, scenario.worlds)
+
+    size = _size(scenario, pool, game, len(asked), parts)
+    context = others(size)
+    if beside:
+        supplies = [supply(pool, has, half) for half in halves]
+        _require(whole, size * beside, middle, supplies, "the clients not asked about have")
+    sources = [_left(pool, has, half, context) for half in halves]
     for share in game.shares:
         _require(mix, size, share, sources)
     holders = _counts(game, size)
-    public = _supply(pool, has, pool.population)
+    if len(set(holders)) < len(holders):
+        raise ScenarioError(
+            f"audits: of {size} records, shares of {', '.join(f'{share:g}' for share in game.shares)} are "
+            f"{', '.join(map(str, holders))} records, so there is no secret; set `records` of the property game higher"
+        )
+    public = supply(pool, has, pool.population)
     sample = min(_largest(mix, PROPERTY_SAMPLE, share, [public]) for share in game.shares)
     if sample < 2:
         raise ScenarioError(
@@ -93,30 +137,50 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
         _stratified(pool, has, pool.population, mix[:sample], _number(share, sample), rng)
         for share in (game.shares[0], game.shares[-1])
     )
+    whole_halves = [_Stock(half, half) for half in halves]
+    need = needed(pool.classes, [Wanted(mix[:size], count) for count in holders])
+    stocks = _stocks(pool, has, halves[0], context, need, parts(size), rng)
     worlds: list[Population] = []
 
-    def exam(kind: Kind, shares: Sequence[float], counts: Sequence[int]) -> None:
+    def exam(kind: Kind, shares: Sequence[float], counts: Sequence[int], stocks: Sequence[_Stock]) -> None:
         coins = generator(scenario.seed, "coins", title(game), kind).random(2 * scenario.worlds)
         for w, coin in enumerate(coins):
             chosen = len(shares) - 1 - int(coin * len(shares))
             victim, share = w < scenario.worlds, shares[chosen]
-            half = halves[int(not victim)]
+            stock = stocks[w % len(stocks)] if victim else whole_halves[1]
             if game.client is None:
-                rows = _stratified(pool, has, half, mix[:size], counts[chosen], rng)
+                rows = _stratified(pool, has, stock.asked, mix[:size], counts[chosen], rng)
                 owner = _dealt(scenario, pool, rows, rng)
             else:
-                rows, owner = _around(scenario, pool, game.client, has, half, context, mix[:size], counts[chosen], rng)
+                rows, owner = _around(scenario, pool, game.client, has, stock, context, mix[:size], counts[chosen], rng)
             secret = abs(share - shares[-1]) < abs(share - shares[0]) - 1e-9  # 0.2 to 0.4 is not 0.4 to 0.6
-            worlds.append(Population(kind, rows, owner, share, secret, victim))
+            group = w % len(stocks) if victim and len(stocks) > 1 else w
+            worlds.append(Population(kind, rows, owner, share, secret, victim, group))
 
     shares = tuple(count / size for count in holders)
-    exam("main", shares, holders)
-    exam("null", shares, [(min(holders) + max(holders)) // 2] * len(holders))
+    exam("main", shares, holders, stocks)
+    exam("null", shares, [(min(holders) + max(holders)) // 2] * len(holders), stocks)
     if scenario.controls.planted_worlds:
+        # Shares can lie furthest apart among all records of the half. Whether an attack finds what is there is asked of
+        # these records, so it does no harm that worlds share them.
         ends = _extremes(mix[:size], sources)[:: 1 if game.shares[0] < game.shares[-1] else -1]
-        exam("planted", [end / size for end in ends], ends)
+        exam("planted", [end / size for end in ends], ends, whole_halves[:1])
     related = correlation(has[private], pool.y[private])
-    return Populations(tuple(worlds), shares, no, yes, related, pool.population[has[pool.population]])
+    caveat = same_records(parts, size, scenario.worlds)
+    return Populations(tuple(worlds), shares, no, yes, related, pool.population[has[pool.population]], caveat)
+
+
+def _size(scenario: Scenario, pool: Pool, game: PropertyGame, most: int, parts: Callable[[int], int]) -> int:
+    """Return how many records a world has, or the client asked about: where the scenario does not say, as many as half
+    the candidates, or fewer, so that worlds can draw from different ones.
+    """
+    if game.records is not None:
+        return game.records
+    wished = len(pool.candidates) // (2 if game.client is None else 2 * pool.clients)
+    enough = min(ENOUGH_BLOCKS, scenario.worlds)
+    room = roomiest(parts, min(wished, most), enough) or 0
+    apart = (size for size in range(room, SMALLEST_SET - 1, -1) if len(set(_counts(game, size))) == len(game.shares))
+    return next(apart, wished)
 
 
 def _named(game: PropertyGame) -> str:
@@ -136,13 +200,7 @@ def _number(share: float, size: int) -> int:
 
 def _counts(game: PropertyGame, size: int) -> list[int]:
     """Return how many records have the property at each share."""
-    counts = [_number(share, size) for share in game.shares]
-    if len(set(counts)) < len(counts):
-        raise ScenarioError(
-            f"audits: of {size} records, shares of {', '.join(f'{share:g}' for share in game.shares)} are "
-            f"{', '.join(map(str, counts))} records, so there is no secret; set `records` of the property game higher"
-        )
-    return counts
+    return [_number(share, size) for share in game.shares]
 
 
 def _dealt(scenario: Scenario, pool: Pool, rows: Rows, rng: np.random.Generator) -> Rows:
@@ -154,42 +212,48 @@ def _dealt(scenario: Scenario, pool: Pool, rows: Rows, rng: np.random.Generator)
 
 
 class _Others(NamedTuple):
-    """The clients that the question is not about. taken: how many records of each label they hold with the property and
-    without, in every world alike. only: the client whose own rows alone it may hold; None: anybody's.
+    """The clients that the question is not about: the labels of their records, and how many of the first of these
+    belong to holders, in every world alike. only: the client whose own rows alone it may hold; None: anybody's.
     """
 
-    taken: "_Supply"
     labels: Rows
     holders: int
     only: int | None
 
 
-def _others(
-    scenario: Scenario, pool: Pool, game: PropertyGame, has: Bools, private: Rows, halves: tuple[Rows, Rows]
-) -> _Others:
-    nothing = np.zeros(pool.classes, dtype=np.int64)
-    none = _Others(_Supply(nothing, nothing), np.zeros(0, dtype=np.int64), 0, None)
-    if game.client is None:
-        return none
-    if not game.client < pool.clients:
-        raise ScenarioError(f"audits: no client {game.client}; clients are 0 ... {pool.clients - 1}")
-    if scenario.data.partition.scheme == "natural":
-        return none._replace(only=game.client)
-    mix = even_labels(pool.y[private], len(private))
-    size = (game.records or len(pool.candidates) // (2 * pool.clients)) * (pool.clients - 1)
-    middle = (min(game.shares) + max(game.shares)) / 2
-    if size:
-        _require(mix, size, middle, [_supply(pool, has, half) for half in halves], "the clients not asked about have")
-    holders = round(middle * size)
-    counts = (np.bincount(part, minlength=pool.classes) for part in (mix[:holders], mix[holders:size]))
-    return _Others(_Supply(*counts), mix[:size], holders, None)
-
-
-def _left(pool: Pool, has: Bools, half: Rows, others: _Others) -> "_Supply":
+def _left(pool: Pool, has: Bools, half: Rows, others: _Others) -> Supply:
     """Return what the others leave of a half."""
     mine = half if others.only is None else half[pool.owner[half] == others.only]
-    supply = _supply(pool, has, mine)
-    return _Supply(supply.holders - others.taken.holders, supply.others - others.taken.others)
+    return supply(pool, has, mine).less(needed(pool.classes, [Wanted(others.labels, others.holders)]))
+
+
+class _Stock(NamedTuple):
+    """The rows that a world draws from: for whom the question is about, and for the other clients."""
+
+    asked: Rows
+    others: Rows
+
+
+def _stocks(
+    pool: Pool, has: Bools, half: Rows, others: _Others, need: Supply, parts: int, rng: np.random.Generator
+) -> list[_Stock]:
+    """Return disjoint blocks of a half, and what the others draw from in every world: no secret is in that, so it may
+    be the same.
+    """
+    if parts == 1:
+        return [_Stock(half, half)]
+    if others.only is not None:
+        return [_Stock(block, half) for block in split(pool, has, half[pool.owner[half] == others.only], parts, rng)]
+    # Of each label, with the property and without, the others get their part of what all need together.
+    theirs = needed(pool.classes, [Wanted(others.labels, others.holders)])
+    kept = []
+    for holds, take, blocks_take in ((True, theirs.holders, need.holders), (False, theirs.others, need.others)):
+        for label in range(pool.classes):
+            rows = rng.permutation(half[(has[half] == holds) & (pool.y[half] == label)])
+            wanted = int(take[label] + parts * blocks_take[label])
+            kept.append(rows[: len(rows) * int(take[label]) // max(wanted, 1)])
+    rest = np.concatenate(kept)
+    return [_Stock(block, rest) for block in split(pool, has, np.setdiff1d(half, rest), parts, rng)]
 
 
 def _around(
@@ -197,7 +261,7 @@ def _around(
     pool: Pool,
     client: int,
     has: Bools,
-    half: Rows,
+    stock: _Stock,
     others: _Others,
     labels: Rows,
     holders: int,
@@ -205,12 +269,12 @@ def _around(
 ) -> tuple[Rows, Rows]:
     """Return the rows of a world and their owners: `client` has the property so often, the rest as always."""
     if others.only is not None:
-        apart = [half[pool.owner[half] == each] for each in range(pool.clients) if each != client]
+        apart = [stock.others[pool.owner[stock.others] == each] for each in range(pool.clients) if each != client]
         rest = np.concatenate([rng.permutation(rows)[: (len(rows) + 1) // 2] for rows in apart])
         owner = pool.owner[rest]
-        source = half[pool.owner[half] == client]
+        source = stock.asked[pool.owner[stock.asked] == client]
     else:
-        rest = _stratified(pool, has, half, others.labels, others.holders, rng)
+        rest = _stratified(pool, has, stock.others, others.labels, others.holders, rng)
         everybody_else = np.setdiff1d(np.arange(pool.clients), [client])
         scheme = scenario.data.partition.scheme
         owner = everybody_else[
@@ -218,28 +282,16 @@ def _around(
             if len(rest)
             else np.zeros(0, dtype=np.int64)
         ]
-        source = half[~np.isin(half, rest)]
+        source = stock.asked[~np.isin(stock.asked, rest)]
     mine = _stratified(pool, has, source, labels, holders, rng)
     return np.concatenate([mine, rest]), np.concatenate([np.full(len(mine), client), owner])
-
-
-class _Supply(NamedTuple):
-    """How many records of each label [classes] there are with and without the property."""
-
-    holders: Rows
-    others: Rows
-
-
-def _supply(pool: Pool, has: Bools, source: Rows) -> _Supply:
-    counts = (np.bincount(pool.y[source][has[source] == holds], minlength=pool.classes) for holds in (True, False))
-    return _Supply(*counts)
 
 
 def _enough(labels: Rows, available: Rows) -> bool:
     return bool((np.bincount(labels, minlength=len(available)) <= available).all())
 
 
-def _largest(mix: Rows, size: int, share: float, supplies: Sequence[_Supply]) -> int:
+def _largest(mix: Rows, size: int, share: float, supplies: Sequence[Supply]) -> int:
     """Return the largest number of records, `size` at most, of which this share can have the property."""
     for wanted in range(min(size, len(mix)), 0, -1):
         holders = _number(share, wanted)
@@ -252,7 +304,7 @@ def _largest(mix: Rows, size: int, share: float, supplies: Sequence[_Supply]) ->
 
 
 def _require(
-    mix: Rows, size: int, share: float, supplies: Sequence[_Supply], who: str = "a world with this label mix has"
+    mix: Rows, size: int, share: float, supplies: Sequence[Supply], who: str = "a world with this label mix has"
 ) -> None:
     possible = _largest(mix, size, share, supplies)
     if possible < size or size < 2:
@@ -272,7 +324,7 @@ def _stratified(pool: Pool, has: Bools, source: Rows, labels: Rows, holders: int
     return rng.permutation(np.concatenate(chosen))
 
 
-def _extremes(labels: Rows, supplies: Sequence[_Supply]) -> tuple[int, int]:
+def _extremes(labels: Rows, supplies: Sequence[Supply]) -> tuple[int, int]:
     """Return the smallest and the largest number of holders of the property that worlds with these labels can have."""
     numbers = range(len(labels) + 1)
     possible = [

@@ -184,6 +184,7 @@ class Count(NamedTuple):
     members: int
     non_members: int
     worlds: int
+    groups: int | None
 
 
 class Measures(NamedTuple):
@@ -290,6 +291,7 @@ def _page(record: Results, drawings: Mapping[str, Drawing], pictures: Mapping[st
         rocs=[name for name in drawings if name.startswith("roc-")],
         curveless=[finding for finding in record.findings if finding.status == "measured" and not has_curve(finding)],
         counts=counts(record.findings),
+        caveats=caveats(record.findings),
         measures=measures(record.findings),
         controls=CONTROLS,
         words=GAMES,
@@ -748,13 +750,23 @@ def grids(findings: Sequence[Finding]) -> list[Grid]:
 
 
 def counts(findings: Sequence[Finding]) -> list[Count]:
-    """Return how many members, non-members and worlds each audit asked about; equal counts share a row."""
-    rows: dict[tuple[str, int, int, int], list[str]] = {}
+    """Return how many members, non-members, worlds and groups of worlds each audit asked about; equal counts share a
+    row.
+    """
+    rows: dict[tuple[str, int, int, int, int | None], list[str]] = {}
     for finding in findings:
         if finding.status == "measured":
-            key = (finding.audit, finding.members, finding.non_members, finding.worlds)
+            key = (finding.audit, finding.members, finding.non_members, finding.worlds, finding.groups)
             rows.setdefault(key, []).append(finding.attack)
-    return [Count(audit, tuple(attacks), *numbers) for (audit, *numbers), attacks in rows.items()]
+    return [
+        Count(audit, tuple(attacks), members, others, worlds, groups)
+        for (audit, members, others, worlds, groups), attacks in rows.items()
+    ]
+
+
+def caveats(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return by audit what its intervals do not cover."""
+    return {each.audit: each.caveat for each in findings if each.status == "measured" and each.caveat is not None}
 
 
 def measures(findings: Sequence[Finding]) -> Measures:

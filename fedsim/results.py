@@ -317,6 +317,8 @@ class Finding:
     aborted: int = 0  # rounds that secure aggregation gave up in the worlds attacked
     tried: int = 0  # rounds of those worlds
     equations: Equations | None = None  # null: it solves none, or never got as far
+    groups: int | None = None  # of worlds, each taken as one because its worlds share records; null: no two worlds do
+    caveat: str | None = None  # what its intervals do not cover, beside what none of them does
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""
@@ -553,12 +555,15 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The scores behind a finding and its null and planted controls; all [worlds, items] of their own experiment."""
+    """The scores behind a finding and its null and planted controls; all but `groups` [worlds, items] of their own
+    experiment.
+    """
 
     scores: NDArray[np.float64]
     members: NDArray[np.bool_]
     asked: NDArray[np.bool_]
     quantity: NDArray[np.float64] | None = None  # the true quantity, for attacks that estimate one
+    groups: NDArray[np.int64] | None = None  # [worlds], also of the null control; one number: they share records
     null_scores: NDArray[np.float64] | None = None
     null_members: NDArray[np.bool_] | None = None
     null_asked: NDArray[np.bool_] | None = None
@@ -576,7 +581,7 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
     """Write `evidence` as an npz of plain arrays; equal arrays, equal bytes.
 
     Raises:
-        ValueError: arrays of one experiment differ in shape, or one holds anything but finite float64 or bool.
+        ValueError: arrays of one experiment differ in shape, or one holds anything but finite float64, bool or int64.
     """
     _check(evidence)
     arrays = {field.name: getattr(evidence, field.name) for field in fields(evidence)}
@@ -618,6 +623,10 @@ def read_evidence(folder: Path, name: str) -> Evidence:
 def _check(evidence: Evidence) -> None:
     """Raise ValueError where arrays of one experiment do not fit together."""
     arrays = {field.name: array for field in fields(evidence) if (array := getattr(evidence, field.name)) is not None}
+    if (groups := arrays.pop("groups", None)) is not None and (
+        groups.dtype != np.int64 or groups.shape != evidence.scores.shape[:1]
+    ):
+        raise ValueError(f"groups must be int64 [worlds], got {groups.dtype} {groups.shape} of {evidence.scores.shape}")
     for name, array in arrays.items():
         wanted = np.bool_ if name.endswith(("members", "asked")) else np.float64
         if array.dtype != wanted:

@@ -287,6 +287,33 @@ def test_a_client_trains_on_another_batch_in_each_round() -> None:
     assert all(len(each) == 0 for w in exam_of(drawn, "planted").worlds for each in drawn.worlds[w].rows[2:])
 
 
+@pytest.mark.parametrize("records", [2, 3])
+def test_worlds_draw_from_blocks_of_records_and_say_so_where_there_are_too_few(records: int) -> None:
+    chosen = worlds.scenario(data={**TABLE, "clients": 2}, worlds=20, federation={"rounds": 5})
+    pool = worlds.pool(chosen)
+    held = ClientPropertyGame(name="client_property", column="sex", value="1", records=records)
+    batch = BatchGame(name="batches", column="sex", value="1", client=1, records=records)
+    for game in (held, batch):
+        main, null = (exam_of(draw(chosen, pool, game, frozenset()), kind) for kind in ("main", "null"))
+        drawn = draw(chosen, pool, game, frozenset())
+        assert main.groups is not None
+        assert null.groups is not None
+        np.testing.assert_array_equal(main.groups, null.groups)
+        asked: dict[int, set[int]] = {}
+        for place, group in zip(main.worlds, main.groups, strict=True):
+            world = drawn.worlds[place]
+            rows = world.batches[1] if world.batches is not None else world.rows
+            asked.setdefault(int(group), set()).update(np.concatenate(rows).tolist())
+        assert len(asked) >= 5
+        assert sum(map(len, asked.values())) == len(set().union(*asked.values()))
+        assert main.caveat is None
+        few = draw(chosen, pool, game.model_copy(update={"records": 30}), frozenset()).exams[0]
+        assert few.groups is not None
+        assert len(set(few.groups.tolist())) == 20
+        assert few.caveat is not None
+        assert "not other records" in few.caveat
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -99,7 +99,13 @@ ITEMS = 40
 
 
 def _scored(
-    audit: str, leak: float | None, *, reason: str = "no update", passed: dict[str, bool | None] | None = None
+    audit: str,
+    leak: float | None,
+    *,
+    reason: str = "no update",
+    passed: dict[str, bool | None] | None = None,
+    groups: Any = None,
+    caveat: str | None = None,
 ) -> Scored:
     """One attack of an audit; leak None: it saw nothing, for `reason`."""
     rng = np.random.default_rng(5)
@@ -107,7 +113,7 @@ def _scored(
     scores = rng.standard_normal(members.shape) + (leak or 0.0) * members
     passes: dict[str, bool | None] = {"null": True, "planted": True, "blind": True, **(passed or {})}
     controls = {name: SimpleNamespace(passed=value) for name, value in passes.items()}
-    exam: Any = SimpleNamespace(members=members, new_items=True, quantity=None)
+    exam: Any = SimpleNamespace(members=members, new_items=True, quantity=None, groups=groups)
     finding: Any = SimpleNamespace(
         aborted=0,
         tried=1,
@@ -115,8 +121,28 @@ def _scored(
         attack="loss",
         controls={} if leak is None else controls,
         reason=None if leak is not None else reason,
+        caveat=caveat,
     )
     return Scored(finding, None if leak is None else Tried(exam, scores, scores, np.ones(members.shape, bool)), None)
+
+
+def test_worlds_that_share_records_count_as_one_in_a_verdict() -> None:
+    statement = MetricClaim(audit="open", attack="loss", metric="auc", at_most=0.9)
+    apart, together = (_judge(statement, _scored("open", 0.7, groups=g)) for g in (None, np.arange(16) // 4))
+    assert (apart.status, together.status) == ("not refuted", "not refuted")
+    assert apart.estimate == together.estimate
+    assert together.high is not None
+    assert apart.high is not None
+    assert together.high > apart.high
+
+
+def test_a_claim_says_what_the_intervals_it_rests_on_do_not_cover() -> None:
+    open_, hidden = _scored("open", 0.7, caveat="Old records only."), _scored("hidden", 0.0)
+    statement = MetricClaim(audit="open", attack="loss", metric="auc", at_most=0.9)
+    assert _judge(statement, open_, hidden).reason.endswith("claimed 0.9. Old records only.")
+    difference = DifferenceClaim(audit="hidden", attack="loss", lower_than="open", by=0.05)
+    assert _judge(difference, open_, hidden).reason.endswith("Old records only.")
+    assert "Old" not in _judge(statement.model_copy(update={"audit": "hidden"}), open_, hidden).reason
 
 
 LESS = DifferenceClaim(audit="hidden", attack="loss", lower_than="open", by=0.2)

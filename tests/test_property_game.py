@@ -1,5 +1,8 @@
-"""The property game in all its variants: worlds differ in the secret and in nothing else that could give it away."""
+"""The property game in all its variants: worlds differ in the secret and in nothing else that could give it away, and
+draw from blocks of records that no other worlds draw from.
+"""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,12 @@ from pydantic import ValidationError
 from attacks import ATTACKS
 from fedsim.data import Pool, status
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, draw, title
+from fedsim.game import Draw, Exam, blind_to_models, draw, title
+from fedsim.holders import Supply, Wanted, blocks, needed
 from fedsim.prepare import prepare
 from fedsim.scenario import PropertyGame, Scenario
 from fedsim.scenario_file import Loaded
-from fedsim.views import PropertyAsk
+from fedsim.views import PropertyAsk, parse_vantage
 from tests import worlds
 
 TABLE = {"source": "diabetes", "clients": 4, "candidates": 180, "population": 100, "test": 40}
@@ -209,3 +213,177 @@ def test_what_cannot_be_drawn_names_its_audit() -> None:
     chosen = worlds.scenario(data=TABLE, model={"name": "softmax"}, audits=audits)
     with pytest.raises(ScenarioError, match=r"^audits\.1\.game: there is no column 'sexx'"):
         prepare(Loaded(chosen, {}, Path("s.yaml"), {}), ATTACKS, worlds.RECIPES)
+
+
+# Blocks of records.
+
+
+def made(men: int, women: int, clients: int = 2, **settings: Any) -> tuple[Scenario, Pool]:
+    """A pool by hand: of the private records of either class, so many men and women."""
+    chosen = worlds.scenario(worlds=40, **settings)
+    sex = np.repeat(["m", "f"] * 4, [men, women, men, women, 20, 20, 20, 20])
+    y = np.repeat([0, 1, 0, 1], [men + women, men + women, 40, 40])
+    private = 2 * (men + women)
+    pool = dataclasses.replace(
+        worlds.pool(worlds.scenario()),
+        x=np.zeros((len(y), 1), dtype=np.float32),
+        y=y,
+        class_names=("no", "yes"),
+        client_names=tuple(str(k) for k in range(clients)),
+        owner=np.where(np.arange(len(y)) < private, np.arange(len(y)) % clients, -1),
+        columns={"sex": sex},
+        candidates=np.arange(private // 2),
+        null=np.arange(private // 2, private),
+        background=np.arange(0),
+        population=np.arange(private, len(y)),
+    )
+    return chosen, pool
+
+
+def asked_rows(drawn: Draw, exam: Exam, client: int | None = None) -> dict[int, set[int]]:
+    """What the worlds of each group hold of the records that the question is about; victims only."""
+    held: dict[int, set[int]] = {}
+    assert exam.groups is not None
+    for place, group in zip(exam.worlds[exam.targets], exam.groups[exam.targets], strict=True):
+        rows = drawn.worlds[int(place)].rows
+        held.setdefault(int(group), set()).update(np.concatenate(rows if client is None else [rows[client]]).tolist())
+    return held
+
+
+def apart(held: dict[int, set[int]]) -> bool:
+    return sum(map(len, held.values())) == len(set().union(*held.values()))
+
+
+@pytest.mark.parametrize(
+    ("shares", "records", "expected"),
+    [
+        ((0.5, 0.2), 40, 12),  # 200 men for 16 a world
+        ((0.2, 0.5), 40, 12),
+        ((0.5, 0.2), 8, 40),  # a block a world is enough
+        ((0.1, 0.3, 0.5), 40, 11),
+        ((0.5, 0.2), 100, 5),
+        ((0.5, 0.2), 130, 1),  # room for 3, which would say next to nothing
+    ],
+)
+def test_there_are_as_many_blocks_as_the_records_allow(shares: tuple[float, ...], records: int, expected: int) -> None:
+    """Of either class a world needs half the largest share of women and half the rest of the smallest, and the victims
+    have 200 of each.
+    """
+    chosen, pool = made(400, 400)
+    game = _game(value="f", shares=shares, records=records)
+    drawn = draw(chosen, pool, game, frozenset())
+    most = min(40, int(200 // (records * (1 - min(shares)) / 2)), int(200 // (records * max(shares) / 2)))
+    assert expected == (most if most >= 5 else 1)
+    for exam in drawn.exams[:2]:
+        held = asked_rows(drawn, exam)
+        assert len(held) == (expected if expected > 1 else 40)
+        assert apart(held) == (expected > 1)
+        assert exam.caveat is None or expected == 1
+    planted = drawn.exams[2]
+    assert len(asked_rows(drawn, planted)) == 40
+
+
+def test_worlds_of_all_blocks_have_equal_counts_and_no_record_of_the_attackers() -> None:
+    chosen, pool = made(300, 200)
+    drawn = draw(chosen, pool, _game(value="f", records=30), frozenset())
+    main = drawn.exams[0]
+    held = asked_rows(drawn, main)
+    assert 5 <= len(held) < 40
+    assert len({frozenset(each) for each in held.values()}) == len(held)
+    sizes, labels = set(), set()
+    for place in main.worlds:
+        rows = np.concatenate(drawn.worlds[int(place)].rows)
+        sizes.add(len(rows))
+        labels.add(tuple(np.bincount(pool.y[rows])))
+    assert len(sizes) == len(labels) == 1
+    attackers = main.worlds[~main.targets]
+    own = {int(row) for w in attackers for rows in drawn.worlds[int(w)].rows for row in rows}
+    assert not own & set().union(*held.values())
+    assert len(own) > max(map(len, held.values())), "the attacker's own worlds draw from all of its half"
+
+
+def test_the_size_of_worlds_leaves_room_for_blocks_where_nobody_says_it() -> None:
+    chosen, pool = made(400, 400)
+    drawn = draw(chosen, pool, _game(value="f", records=None), frozenset())
+    sizes = {sum(len(rows) for rows in world.rows) for world in drawn.worlds}
+    assert len(asked_rows(drawn, drawn.exams[0])) >= 8
+    (size,) = sizes
+    larger = draw(chosen, pool, _game(value="f", records=size + 3), frozenset())
+    assert len(asked_rows(larger, larger.exams[0])) < 8, "no larger than it must be"
+    chosen, pool = made(60, 60)
+    drawn = draw(chosen, pool, _game(value="f", records=None), frozenset())
+    assert {sum(len(rows) for rows in world.rows) for world in drawn.worlds} == {60}, "20 records are the least"
+    assert drawn.exams[0].caveat is not None
+
+
+def test_too_few_records_for_blocks_are_said_with_what_would_do() -> None:
+    chosen, pool = made(400, 400)
+    for client in (None, 1):
+        drawn = draw(chosen, pool, _game(value="f", records=200, client=client), frozenset())
+        caveat = drawn.exams[0].caveat
+        assert caveat is not None
+        assert "new trainings on the same private records, and not other records" in caveat
+        assert "\n" not in caveat
+        fits = int(caveat.partition("`records` of the game to ")[2].partition(" ")[0])
+        for records, well in ((fits, True), (fits + 3, False)):
+            caveat = draw(chosen, pool, _game(value="f", records=records, client=client), frozenset()).exams[0].caveat
+            assert (caveat is None) == well
+    chosen, pool = made(40, 40)
+    caveat = draw(chosen, pool, _game(value="f", records=30), frozenset()).exams[0].caveat
+    assert caveat is not None
+    assert "set `data.candidates` higher" in caveat
+
+
+def test_what_is_asked_about_one_client_is_in_blocks_and_the_others_hold_nothing_of_them() -> None:
+    chosen, pool = made(400, 400, clients=3)
+    drawn = draw(chosen, pool, _game(value="f", records=30, client=1), frozenset())
+    for exam in drawn.exams[:2]:
+        held = asked_rows(drawn, exam, client=1)
+        assert len(held) >= 5
+        assert apart(held)
+        for k in (0, 2):
+            others = set().union(*asked_rows(drawn, exam, client=k).values())
+            assert not others & set().union(*held.values())
+
+
+def test_a_natural_clients_own_records_are_in_blocks() -> None:
+    chosen, pool = made(400, 400, data={"partition": {"scheme": "natural", "column": "sex"}})
+    drawn = draw(chosen, pool, _game(value="f", records=20, client=1), frozenset())
+    held = asked_rows(drawn, drawn.exams[0], client=1)
+    assert len(held) >= 5
+    assert apart(held)
+    assert (pool.owner[np.array(sorted(set().union(*held.values())))] == 1).all()
+
+
+def test_a_rare_property_makes_as_many_blocks_as_there_are_holders() -> None:
+    chosen, pool = made(400, 14)
+    drawn = draw(chosen, pool, _game(value="f", shares=(0, 0.001), records=30), frozenset())
+    assert len(asked_rows(drawn, drawn.exams[0])) == 7, "the victims have seven women of the class of the first record"
+
+
+def test_sizes_of_natural_clients_are_known_to_who_sees_them_and_to_nobody_else() -> None:
+    natural = {"source": "diabetes", "clients": 2, "candidates": 300, "population": 60, "test": 20}
+    natural["partition"] = {"scheme": "natural", "column": "sex"}
+    chosen = worlds.scenario(data=natural, worlds=8)
+    pool = worlds.pool(chosen)
+    main = draw(chosen, pool, _game(value=pool.client_names[0]), frozenset()).exams[0]
+    known = {who: blind_to_models(main, parse_vantage(who, 2)) for who in ("public", "server", "client:1")}
+    np.testing.assert_array_equal(known["public"], main.blind)
+    for who in ("server", "client:1"):
+        sizes = known[who][:, 0, main.blind.shape[2] :]
+        assert sizes.shape[1] == (2 if who == "server" else 1)
+        assert set(sizes[main.members[:, 0], 0]).isdisjoint(sizes[~main.members[:, 0], 0])
+    iid = worlds.scenario(data={**natural, "partition": {"scheme": "iid"}}, worlds=8)
+    assert draw(iid, worlds.pool(iid), _game(), frozenset()).exams[0].sizes is None
+
+
+def test_needs_are_those_of_the_most_demanding_set() -> None:
+    labels = np.array([0, 1, 0, 0, 1])
+    found = needed(3, [Wanted(labels, 2), Wanted(labels, 4)])
+    assert [each.tolist() for each in found] == [[3, 1, 0], [2, 1, 0]]
+    have = Supply(np.array([30, 9, 0]), np.array([20, 9, 5]))
+    assert blocks(have, found, 100) == 9
+    assert blocks(have, found, 7) == 7
+    assert blocks(have, found.times(2), 100) == 1, "four are too few ..."
+    assert blocks(have, found.times(2), 4) == 4, "... but not where there are no more worlds"
+    assert blocks(Supply(have.holders - 40, have.others), found, 100) == 1

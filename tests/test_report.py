@@ -427,9 +427,20 @@ def test_counts_stand_in_a_table_of_their_own(record: Results) -> None:
     more = replace(second, members=first.members + 1, non_members=first.non_members - 1)
     third = replace(first, attack="rmia")
     assert [tuple(row) for row in counts([first, more, third, record.findings[-1]])] == [
-        ("outsider", ("gap", "rmia"), first.members, first.non_members, first.worlds),
-        ("outsider", ("loss",), more.members, more.non_members, more.worlds),
+        ("outsider", ("gap", "rmia"), first.members, first.non_members, first.worlds, None),
+        ("outsider", ("loss",), more.members, more.non_members, more.worlds, None),
     ]
+
+
+def test_worlds_that_share_records_and_what_intervals_do_not_cover_are_said(record: Results, folder: Path) -> None:
+    plain = Page(render(record, folder)).text
+    assert "groups" not in plain
+    caveat = "The intervals cover new trainings on <old> records."
+    first = replace(record.findings[0], groups=8, caveat=caveat)
+    page = Page(render(replace(record, findings=(first, *record.findings[1:])), folder))
+    assert f"{first.worlds} in 8 groups" in page.text
+    assert "groups share none" in page.text
+    assert f"{first.audit}. {caveat}" in page.text
 
 
 def test_cells_of_stacked_tables_name_their_column(page: Page) -> None:

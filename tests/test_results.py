@@ -160,6 +160,7 @@ def evidence() -> Evidence:
         quantity=rng.random((4, 5)),
         null_scores=rng.normal(size=(4, 7)),
         null_members=rng.random((4, 7)) < 0.5,
+        groups=np.array([0, 1, 0, 1]),
     )
 
 
@@ -170,7 +171,7 @@ def test_evidence_is_read_back_to_the_last_bit_and_without_pickle(tmp_path: Path
     for field in fields(Evidence):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(written, field.name))  # None equals None
     with np.load(tmp_path / "evidence" / "a.b.npz", allow_pickle=False) as plain:
-        assert set(plain.files) == {"scores", "members", "asked", "quantity", "null_scores", "null_members"}
+        assert set(plain.files) == {"scores", "members", "asked", "quantity", "null_scores", "null_members", "groups"}
 
 
 def test_equal_evidence_has_equal_bytes_at_any_time(tmp_path: Path) -> None:
@@ -186,8 +187,14 @@ NAMES = [field.name for field in fields(Evidence)]
 WRONG: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
     "fewer worlds": ({"members": GOOD.members[:2]}, "scores, members, asked, quantity must share one shape"),
     "fewer items": ({"null_scores": GOOD.scores}, "null_scores, null_members must share one shape"),
+    "groups of others": ({"groups": np.arange(3)}, "groups must be int64 [worlds], got int64 (3,)"),
+    "groups with names": ({"groups": np.array(list("abab"))}, "groups must be int64 [worlds], got <U1 (4,)"),
     "other quantity": ({"quantity": np.zeros((4, 6))}, "must share one shape"),
-    "flat": ({name: getattr(GOOD, name)[0] for name in ("scores", "members", "asked", "quantity")}, "got 1 axes"),
+    "flat": (
+        {name: getattr(GOOD, name)[0] for name in ("scores", "members", "asked", "quantity")}
+        | {"groups": np.arange(5)},
+        "got 1 axes",
+    ),
     "text": ({"scores": GOOD.scores.astype("U9")}, "scores must be float64, got <U9"),
     "whole numbers": ({"asked": GOOD.asked.astype(np.int64)}, "asked must be bool, got int64"),
     "not a number": ({"scores": np.where(GOOD.asked, np.nan, 0.0)}, "scores must be finite, got nan"),

@@ -223,6 +223,9 @@ def test_the_property_game_uses_the_same_findings(tmp_path: Path) -> None:
         assert finding.members + finding.non_members == 10
         assert finding.metrics["auc"].estimate is not None
         assert "correlation" in finding.controls["blind"].text
+        assert finding.caveat is not None
+        assert "not other records" in finding.caveat, "60 records a world leave no room for blocks"
+        assert finding.groups is None
         leaked, accuracy = finding.metrics["n_leaked"], finding.metrics["balanced_accuracy"]
         assert (leaked.reason is None) == (accuracy.reason is None)
 
