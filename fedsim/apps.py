@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from fedsim.adversaries import active, poisoned, pushed_update
+from fedsim.adversaries import active, poisoned, pushed_update, with_second_task
 from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
 from fedsim.defences import around, canary_clients, canary_weight, drawn, guarded, plain, recipe, server_side, silent
@@ -253,7 +253,8 @@ def client_app(
         if (pushed := pushed_update(world, setup.model(world), params, party, round_of(message))) is not None:
             return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": 0.0}, pushed)
         task = local_task(setup, world, party, round_of(message), params, mu, kept.setdefault(party, {}))
-        trained = train_task(poisoned(world, party, task, setup.classes))
+        task = with_second_task(world, party, round_of(message), poisoned(world, party, task, setup.classes))
+        trained = train_task(task)
         examples = len(rows_in(world, party, round_of(message)))
         return _reply(message, {"num-examples": examples, "train_loss": trained.loss}, trained.params)
 

@@ -27,13 +27,15 @@ class Rounds(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """All the worlds of the game; the public batches of the question, and of the one that is planted; and how strongly
-    property and label hang together.
+    """All the worlds of the game; the public batches of the question, and of the one that is planted; which rows of the
+    pool have the property, and which the planted one; and how strongly property and label hang together.
     """
 
     worlds: list[Rounds]
     practice: Practice
     planted: Practice
+    has: Bools
+    has_planted: Bools
     correlation: float
 
 
@@ -81,5 +83,7 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
         worlds,
         Practice(*practice(pool, has, no, yes, rng)),
         planted_practice(pool, first, size, rng),
+        has,
+        first,
         correlation(has[private], pool.y[private]),
     )
