@@ -151,6 +151,7 @@ def local_task(
 ) -> Task:
     """Return the local training of client `party` in round `number` of a world."""
     names = (world.name, "client", party, "round", number)
+    same = world.batches is None or party != world.batches[0]
     return Task(
         setup.model(world),
         params,
@@ -161,7 +162,7 @@ def local_task(
         generator(setup.seed, *names),
         torch_generator(setup.seed, *names) if world.model.dropout else None,
         proximal_mu,
-        memory,
+        memory if same else None,
         _private(setup, world, party, number, params),
     )
 
