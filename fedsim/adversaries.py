@@ -21,15 +21,18 @@ from fedsim.scenario import (
     InconsistentModels,
     Isolation,
     LabelPoisoning,
+    MultiTask,
     PropertyPoisoning,
 )
-from fedsim.training import Task
+from fedsim.training import Aside, Task
 from fedsim.transcript import ACT, SERVER, Arrays, Fact, client
 from fedsim.vectors import Floats
 from fedsim.views import Ints, Records, groups_of
 
 RIDGE = 1e-3
 """What is added to the covariance of the records, as a share of its mean diagonal, before it is inverted."""
+HEAD_STEPS = 100
+"""Steps in which a second task's last layer is fitted to the model that was sent."""
 TINY = 1e-30
 """Below any length of a gradient that is not zero."""
 LEAST_ROOM = 0.05
@@ -95,6 +98,48 @@ def _poison(world: World, actor: Actor, plan: PropertyPoisoning, party: str) -> 
     parties = sorted(actor.parties)
     every = np.resize(np.arange(len(actor.targets)), wanted)
     return every[parties.index(party) :: len(parties)]
+
+
+def with_second_task(world: World, party: int, number: int, task: Task) -> Task:
+    """Return the local training of a participant in round `number`: where it acts by learning a second task along, with
+    that task, on the public records that it knows. Its last layer is fitted anew each time: nothing is kept.
+
+    Source: Melis, Song, De Cristofaro, Shmatikov, "Exploiting unintended feature leakage in collaborative learning",
+    IEEE S&P 2019, https://arxiv.org/abs/1805.04049
+    """
+    actor = world.adversary
+    if actor is None or not isinstance(actor.plan, MultiTask) or client(party) not in actor.parties:
+        return task
+    if not due(actor, number):
+        return task
+    assert actor.others is not None
+    no, yes = (
+        torch.from_numpy(np.array(each.x)).to(task.x.device, task.x.dtype) for each in (actor.others, actor.targets)
+    )
+    head = fitted_head(task.model, task.params, no, yes)
+    (order,) = task.order.spawn(1)  # leaves the order of the client's own records as it was
+    return task._replace(aside=Aside(actor.plan.weight, head, no, yes, order))
+
+
+def fitted_head(model: Model, params: Params, no: torch.Tensor, yes: torch.Tensor) -> Params:
+    """Return a last layer, by the names of the model's own, that tells `yes` [n, ...] from `no` [m, ...] by what the
+    layers below make of them: logistic regression, both kinds of equal weight, by gradient descent from zero.
+    """
+    weight, bias = last_layer(model)
+    width = params[weight].shape[1]
+    like = params[weight].detach()
+    shown = {**params, weight: torch.eye(width).to(like), bias: torch.zeros(width).to(like)}
+    with torch.no_grad():
+        sides = [torch.cat([model.apply(shown, part, None) for part in torch.split(x, 1000)]) for x in (no, yes)]
+        middle = (sides[0].mean(dim=0) + sides[1].mean(dim=0)) / 2
+        sides = [middle - sides[0], sides[1] - middle]  # all should come to lie above the middle
+        largest = sum(float(side.square().sum(dim=1).mean()) for side in sides) / 8  # bounds the curvature
+        rising = torch.zeros(width).to(like)
+        for _ in range(HEAD_STEPS):
+            pull = sum((torch.sigmoid(-side @ rising) @ side / len(side) for side in sides), torch.zeros_like(rising))
+            rising = rising + pull / 2 / max(largest, TINY)
+        level = rising @ middle
+        return {weight: torch.stack([-rising, rising]) / 2, bias: torch.stack([level, -level]) / 2}
 
 
 def aimed_at(actor: Actor, plan: GradientAscent, number: int) -> Records:
@@ -184,6 +229,8 @@ def _aim(world: World, actor: Actor, party: str, number: int) -> Mapping[str, Fa
             return {"copies": plan.copies}
         case PropertyPoisoning() as plan:
             return {"label": plan.label, "records": len(_poison(world, actor, plan, party))}
+        case MultiTask() as plan:
+            return {"weight": plan.weight}
         case _:
             return _groups(actor, number)
 

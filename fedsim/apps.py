@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from fedsim.adversaries import active, poisoned, pushed_update
+from fedsim.adversaries import active, poisoned, pushed_update, with_second_task
 from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
 from fedsim.defences import around, canary_clients, canary_weight, drawn, guarded, plain, recipe, server_side, silent
@@ -151,6 +151,7 @@ def local_task(
 ) -> Task:
     """Return the local training of client `party` in round `number` of a world."""
     names = (world.name, "client", party, "round", number)
+    same = world.batches is None or party != world.batches[0]
     return Task(
         setup.model(world),
         params,
@@ -161,7 +162,7 @@ def local_task(
         generator(setup.seed, *names),
         torch_generator(setup.seed, *names) if world.model.dropout else None,
         proximal_mu,
-        memory,
+        memory if same else None,
         _private(setup, world, party, number, params),
     )
 
@@ -253,7 +254,8 @@ def client_app(
         if (pushed := pushed_update(world, setup.model(world), params, party, round_of(message))) is not None:
             return _reply(message, {"num-examples": len(world.rows[party]), "train_loss": 0.0}, pushed)
         task = local_task(setup, world, party, round_of(message), params, mu, kept.setdefault(party, {}))
-        trained = train_task(poisoned(world, party, task, setup.classes))
+        task = with_second_task(world, party, round_of(message), poisoned(world, party, task, setup.classes))
+        trained = train_task(task)
         examples = len(rows_in(world, party, round_of(message)))
         return _reply(message, {"num-examples": examples, "train_loss": trained.loss}, trained.params)
 

@@ -44,13 +44,16 @@ class Rounds(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """All the worlds of the game; the public batches of the question, and of the one that is planted; how strongly
-    property and label hang together; and what intervals over these worlds do not cover.
+    """All the worlds of the game; the public batches of the question, and of the one that is planted; which rows of the
+    pool have the property, and which the planted one; how strongly property and label hang together; and what intervals
+    over these worlds do not cover.
     """
 
     worlds: list[Rounds]
     practice: Practice
     planted: Practice
+    has: Bools
+    has_planted: Bools
     correlation: float
     caveat: str | None
 
@@ -116,6 +119,8 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
         worlds,
         Practice(*practice(pool, has, no, yes, rng)),
         planted_practice(pool, first, size, rng),
+        has,
+        first,
         correlation(has[private], pool.y[private]),
         same_records(parts, size, scenario.worlds),
     )

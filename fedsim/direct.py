@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from fedsim.apps import Bench, Outcome, cohort, initial, local_task, measured_rounds, utility
-from fedsim.game import World
+from fedsim.game import World, rows_in
 from fedsim.grid import PROXIMAL, read_only
 from fedsim.models import Params
 from fedsim.stacked import Joint, joint_parts, moves_once, step_once, train_jointly
@@ -45,13 +45,13 @@ def course(
         if not chosen:
             continue
         said: dict[int, tuple[float, Arrays]] = {}  # client -> loss and model
-        counts = {party: len(world.rows[party]) for party in chosen}
+        counts = {party: len(rows_in(world, party, number + 1)) for party in chosen}
         everyone = sum(counts.values())
         parts: list[tuple[float, Params]] = []  # what the mean is the weighted sum of
 
         once = [party for party in chosen if moves_once(setup.model(world), world.federation.local, counts[party])]
         if once:
-            rows = [torch.from_numpy(world.rows[party]) for party in once]
+            rows = [torch.from_numpy(rows_in(world, party, number + 1)) for party in once]
             joint = step_once(setup.model(world), params, setup.x, setup.y, rows, world.federation.local)
             said |= _answers(once, joint)
             parts.append((1 / everyone, joint.total))

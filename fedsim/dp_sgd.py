@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsim import training
 from fedsim.gradients import Parameters, clipped_sum
-from fedsim.training import OPTIMIZERS, Task, Trained, adjust, train
+from fedsim.training import OPTIMIZERS, Task, Trained, adjust, joint, train
 
 
 def train_alone(task: Task) -> Trained:
@@ -41,11 +41,13 @@ def train_private(
 
     Source: Abadi et al., "Deep learning with differential privacy" (2016), https://arxiv.org/abs/1607.00133
     """
-    local, start = task.local, [value.detach() for value in task.params.values()]
+    local, aside = task.local, task.aside
+    start = [value.detach() for value in (*task.params.values(), *(aside.head.values() if aside else ()))]
     _check(task, clipping_norm, noise_multiplier, canaries)
     x, y = task.x[task.rows], task.y[task.rows]
     planted = np.asarray(canaries, dtype=np.int64)
-    leaves = [value.clone() for value in start]
+    moved = [value.clone() for value in start]
+    leaves, head = moved[: len(task.params)], moved[len(task.params) :]
     step = OPTIMIZERS[local.optimizer](local)
     batch = min(local.batch_size, len(y))
     order, size = sorted(task.params), sum(leaf.numel() for leaf in leaves)
@@ -63,8 +65,10 @@ def train_private(
         np.add.at(added, present, clipping_norm)
         parts = dict(zip(order, torch.split(torch.from_numpy(added), [total[n].numel() for n in order]), strict=True))
         gradients = [(sums + parts[name].view(sums.shape).to(sums)) / batch for name, sums in total.items()]
-        adjust(leaves, start, gradients, local, task.proximal_mu, training._clip)
-        step(leaves, gradients)
+        if aside:  # its records are not the client's own, and need no protection
+            gradients = joint(aside, task.model, params, head, gradients, local.batch_size)
+        adjust(moved, start, gradients, local, task.proximal_mu, training._clip)
+        step(moved, gradients)
     return Trained(dict(zip(task.params, leaves, strict=True)), 0.0, steps)
 
 

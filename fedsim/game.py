@@ -72,12 +72,14 @@ DISTINGUISHED = 8
 @dataclass(frozen=True)
 class Actor:
     """Who of a world deviates from the protocol, and how. It knows the records that will be asked about (`targets`),
-    and not who trains on them; in the property game `targets` are public records with the property.
+    and not who trains on them; in the games property and batches `targets` are public records with the property, and in
+    batches `others` are public records without it.
     """
 
     plan: Adversary
     parties: frozenset[str]
     targets: Records
+    others: Records | None = None
 
 
 @dataclass(frozen=True)
@@ -181,18 +183,27 @@ def with_adversary(drawn: Draw, plan: Adversary, parties: frozenset[str]) -> Dra
     but for those about its own records.
     """
     exams_of = [tuple(n for n, exam in enumerate(drawn.exams) if w in exam.worlds) for w in range(len(drawn.worlds))]
-    own = sorted(Vantage(parties).clients)
-    actors: dict[tuple[int, ...], Actor] = {}
-    for numbers in dict.fromkeys(exams_of):
-        asked = [given for n in numbers if (given := _given(drawn.exams[n].ask)) is not None]
-        x, y, owner = (np.concatenate([getattr(items, part) for items in asked]) for part in ("x", "y", "owner"))
-        known = ~np.isin(owner, own)
-        actors[numbers] = Actor(plan, parties, Records(x[known], y[known], owner[known]))
+    actors = {
+        numbers: _actor(plan, parties, [drawn.exams[n].ask for n in numbers]) for numbers in dict.fromkeys(exams_of)
+    }
     worlds = (
         dataclasses.replace(world, adversary=actors[numbers])
         for world, numbers in zip(drawn.worlds, exams_of, strict=True)
     )
     return Draw(tuple(worlds), drawn.exams)
+
+
+def _actor(plan: Adversary, parties: frozenset[str], asks: Sequence[Ask]) -> Actor:
+    """Return an adversary that knows some questions."""
+    first = asks[0]
+    if isinstance(first, BatchAsk):  # the null control asks about the same batches
+        places = first.yes[first.holders[first.yes]], first.no.ravel()
+        x, y, owner = first.population.x, first.population.y, first.population.owner
+        return Actor(plan, parties, *(Records(x[rows], y[rows], owner[rows]) for rows in places))
+    asked = [given for ask in asks if (given := _given(ask)) is not None]
+    x, y, owner = (np.concatenate([getattr(items, part) for items in asked]) for part in ("x", "y", "owner"))
+    known = ~np.isin(owner, sorted(Vantage(parties).clients))
+    return Actor(plan, parties, Records(x[known], y[known], owner[known]))
 
 
 def _given(ask: Ask) -> Records | None:
@@ -721,11 +732,12 @@ def _batches(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozense
     worlds: list[World] = []
 
     def exam(kind: Kind, positions: Rows, members: Bools) -> Exam:
-        tried, count = drawn.planted if kind == "planted" else drawn.practice, members.shape[1]
+        tried, has = (drawn.planted, drawn.has_planted) if kind == "planted" else (drawn.practice, drawn.has)
+        count = members.shape[1]
         return Exam(
             kind=kind,
             worlds=positions,
-            ask=BatchAsk(game.client, population, tried.no, tried.yes, count),
+            ask=BatchAsk(game.client, population, tried.no, tried.yes, count, has[pool.population]),
             members=members,
             targets=np.ones(len(positions), dtype=bool),
             references=_everyone_else(len(positions)),

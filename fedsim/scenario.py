@@ -636,8 +636,21 @@ class PropertyPoisoning(Section):
     """The class that they are given."""
 
 
+class MultiTask(Section):
+    """A participant also trains the model's hidden layers to tell public records with the property from others, by a
+    last layer of its own that it sends nobody. The better they tell them apart, the more a client's update shows which
+    of them it trained on (Melis et al. 2019).
+    """
+
+    name: Literal["multi_task"]
+    weight: Share = 0.5
+    """Share of this second task in the participant's loss; the rest is what it trains for like everybody."""
+    every: Positive = 1
+    """Rounds from one such training to the next."""
+
+
 Adversary = Annotated[
-    GradientAscent | LabelPoisoning | Isolation | InconsistentModels | CanaryGradient | PropertyPoisoning,
+    GradientAscent | LabelPoisoning | Isolation | InconsistentModels | CanaryGradient | PropertyPoisoning | MultiTask,
     Field(discriminator="name"),
 ]
 ACTS_AS: dict[str, tuple[str, ...]] = {
@@ -647,8 +660,11 @@ ACTS_AS: dict[str, tuple[str, ...]] = {
     "inconsistent_models": ("server",),
     "canary_gradient": ("server",),
     "property_poisoning": ("client",),
+    "multi_task": ("client",),
 }
 """Who of a vantage acts, by the adversary's name: the server if it can and is there, else every client there."""
+ACTS_IN: dict[str, str] = {"property_poisoning": "property", "multi_task": "batches"}
+"""The game that an adversary is for, by its name; where it is not here: record."""
 
 
 class Audit(Section):
@@ -674,7 +690,8 @@ class Audit(Section):
     """bounds: the delta at which epsilon is bounded."""
     adversary: Adversary | None = None
     """What the vantage does beside looking (default: nothing): {name: gradient_ascent | label_poisoning | isolation |
-    inconsistent_models | canary_gradient, ...}; in the game property {name: property_poisoning, ...}.
+    inconsistent_models | canary_gradient, ...}; in the game property {name: property_poisoning, ...}, in
+    batches {name: multi_task, ...}.
     """
 
 

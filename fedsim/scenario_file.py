@@ -23,6 +23,7 @@ from fedsim.errors import ScenarioError
 from fedsim.lint import lint, untried, without_public_records
 from fedsim.scenario import (
     ACTS_AS,
+    ACTS_IN,
     AdaptivePrivacy,
     Audit,
     BatchGame,
@@ -685,14 +686,13 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         who = " or ".join(words[role] for role in roles)
         yield _Problem((*place, "vantage"), f"{plan.name} is an act of {who}, and {_shown(audit.vantage)} has none")
     game = audit.game if isinstance(audit.game, str) else audit.game.name
-    if plan.name == "property_poisoning" and game != "property":
-        yield _Problem((*here, "name"), f"property_poisoning acts in the game property, and this audit's is {game}")
-    if plan.name != "property_poisoning" and game != "record":
-        yield _Problem(
-            (*here, "name"),
-            f"{plan.name} acts on the records that are asked about, in the game record only; property_poisoning acts "
-            "in the game property",
-        )
+    if plan.name in ACTS_IN and game != ACTS_IN[plan.name]:
+        message = f"{plan.name} acts in the game {ACTS_IN[plan.name]}, and this audit's is {game}"
+        yield _Problem((*here, "name"), message)
+    if plan.name not in ACTS_IN and game != "record":
+        others = " and ".join(f"{name} in {its_game}" for name, its_game in ACTS_IN.items())
+        message = f"{plan.name} acts on the records that are asked about, in the game record only; {others}"
+        yield _Problem((*here, "name"), message)
     if victim is not None and victim >= clients:
         yield _Problem((*here, "client"), f"got {victim}; clients are 0 to {clients - 1}")
     if victim is not None and victim in vantage.clients:
@@ -713,6 +713,12 @@ def _adversary(place: KeyPath, audit: Audit, scenario: Scenario) -> Iterator[_Pr
         found = model.name if model.name == "softmax" else f"{model.name} with {model.activation}"
         needs = f"{plan.name} needs rectified units, and the model is {found}; use {' or '.join(crafted)}"
         yield _Problem((*here, "name"), f"{needs} with activation relu")
+    if plan.name == "multi_task" and (model.name == "softmax" or (model.name == "mlp" and not model.hidden)):
+        found = "softmax" if model.name == "softmax" else "mlp without any"
+        message = (
+            f"multi_task needs hidden layers for both tasks to share, and the model is {found}; use mlp, cnn or resnet"
+        )
+        yield _Problem((*here, "name"), message)
     mine = attacked.federation
     if plan.name == "isolation" and mine.secure_aggregation is not None:
         message = "isolation sends a client its own model back, which under secure aggregation the server never gets"

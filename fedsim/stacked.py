@@ -104,7 +104,8 @@ def stackable(model: Model, local: Local) -> bool:
 
 def recipe(task: Task) -> Recipe | None:
     """Return what decides with which others a task can be trained; None where it must be trained alone."""
-    if task.x.device.type != "cpu" or task.private is not None or not stackable(task.model, task.local):
+    alone = task.private is not None or task.aside is not None
+    if task.x.device.type != "cpu" or alone or not stackable(task.model, task.local):
         return None
     dense = task.model.dense
     assert dense is not None
@@ -128,7 +129,8 @@ def train_many(tasks: Sequence[Task]) -> list[Trained]:
     for number, task in enumerate(tasks):  # settings by identity: to hash them takes as long as a small step
         dense = task.model.dense
         size = places(len(task.rows), task.local, dense) if dense else ()
-        key = (dense, id(task.local), task.proximal_mu, size, id(task.x), id(task.y), task.private is None)
+        alone = task.private is not None, task.aside is not None
+        key = (dense, id(task.local), task.proximal_mu, size, id(task.x), id(task.y), *alone)
         alike.setdefault(key, []).append(number)
     with torch.no_grad():
         for members in alike.values():

@@ -1,6 +1,6 @@
 """Local training of one client as a pure function of (parameters, records, randomness)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +24,26 @@ class Private(NamedTuple):
     canaries: tuple[int, ...] = ()
 
 
+class Aside(NamedTuple):
+    """A second task that is learned along: to tell the records `yes` [n, ...] from `no` [m, ...] by a last layer of its
+    own, which goes nowhere. weight: its share of the loss. head: that layer, by the names of the one whose place it
+    takes: weight [2, width] and bias [2]. order: draws its batches, half of either kind.
+    """
+
+    weight: float
+    head: Params
+    no: Tensor
+    yes: Tensor
+    order: np.random.Generator
+
+
 class Task(NamedTuple):
     """One local training: from `params`, on the records `rows` [n] of x [N, ...], y [N] (n >= 1).
 
     order: shuffles the records each epoch. noise: draws dropout masks (None: no dropout). proximal_mu: weight of
     FedProx's pull towards the parameters received (Li et al. 2020, https://arxiv.org/abs/1812.06127); 0 is plain
     training. memory: what an engine may keep between two trainings on the same records. private: how records are
-    protected, if they are (see `dp_sgd`).
+    protected, if they are (see `dp_sgd`). aside: a second task, if there is one.
     """
 
     model: Model
@@ -44,6 +57,7 @@ class Task(NamedTuple):
     proximal_mu: float = 0.0
     memory: dict[str, Tensor] | None = None
     private: Private | None = None
+    aside: Aside | None = None
 
 
 class Trained(NamedTuple):
@@ -63,11 +77,12 @@ class Evaluated(NamedTuple):
 
 def train(task: Task) -> Trained:
     """Return the parameters after local training (what the task holds is left as it was)."""
-    model, params, local, order = task.model, task.params, task.local, task.order
+    model, params, local, order, aside = task.model, task.params, task.local, task.order, task.aside
     x, y = task.x[task.rows], task.y[task.rows]
-    start = [value.detach() for value in params.values()]
     names = list(params)
-    leaves = [value.clone().requires_grad_() for value in start]
+    start = [value.detach() for value in (*params.values(), *(aside.head.values() if aside else ()))]
+    moved = [value.clone().requires_grad_() for value in start]
+    leaves, head = moved[: len(names)], moved[len(names) :]
     step = OPTIMIZERS[local.optimizer](local)
     stopping = local.early_stopping
     rows = order.permutation(len(y))
@@ -81,9 +96,12 @@ def train(task: Task) -> Trained:
             logits = model.apply(dict(zip(names, leaves, strict=True)), x[batch], task.noise)
             loss = F.cross_entropy(logits, y[batch], label_smoothing=local.label_smoothing)
             gradients = list(torch.autograd.grad(loss, leaves))
+            if aside:
+                given = dict(zip(names, leaves, strict=True))
+                gradients = joint(aside, model, given, head, gradients, local.batch_size)
             with torch.no_grad():
-                adjust(leaves, start, gradients, local, task.proximal_mu, _clip)
-                step(leaves, gradients)
+                adjust(moved, start, gradients, local, task.proximal_mu, _clip)
+                step(moved, gradients)
             epoch_loss += float(loss.detach()) * len(batch) / len(rows)
             steps += 1
         if len(held):
@@ -93,6 +111,29 @@ def train(task: Task) -> Trained:
             if patience == 0:
                 break
     return Trained({name: leaf.detach() for name, leaf in zip(names, leaves, strict=True)}, epoch_loss, steps)
+
+
+def joint(
+    aside: Aside, model: Model, params: Params, head: Sequence[Tensor], gradients: Sequence[Tensor], size: int
+) -> list[Tensor]:
+    """Return the gradients, of `params` and then of `head`, of (1 - weight) times the first task's loss plus weight
+    times the second's; `gradients` are the first one's, of `params`.
+
+    head: the second task's last layer as it is by now. size: about how many records the second loss is measured on,
+    without dropout; they are drawn anew.
+    """
+    half = max(size // 2, 1)
+    drawn = (part[torch.from_numpy(aside.order.integers(len(part), size=half))] for part in (aside.no, aside.yes))
+    own = dict(zip(aside.head, head, strict=True))
+    given = {name: value.detach().requires_grad_() for name, value in {**params, **own}.items()}
+    with torch.enable_grad():
+        logits = model.apply(given, torch.cat(list(drawn)), None)
+        answers = torch.arange(2, device=logits.device).repeat_interleave(half)
+        found = torch.autograd.grad(F.cross_entropy(logits, answers), list(given.values()))
+    second = {name: aside.weight * gradient for name, gradient in zip(given, found, strict=True)}
+    first = {name: (1 - aside.weight) * gradient for name, gradient in zip(params, gradients, strict=True)}
+    mixed = [gradient if name in own else gradient + second[name] for name, gradient in first.items()]
+    return mixed + [second[name] for name in own]
 
 
 Clip = Callable[[list[Tensor], float], None]

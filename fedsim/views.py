@@ -19,6 +19,7 @@ from fedsim.transcript import PUBLIC, SERVER, Event, client
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Parameters = Mapping[str, torch.Tensor]
 
 BATCH = 1000
@@ -261,7 +262,8 @@ class ClientPropertyAsk:
 @dataclass(frozen=True)
 class BatchAsk:
     """In which of `count` rounds did `client` train on records with the property? The attacker practises on public
-    batches without it and with it: `no` and `yes` [sets, records] are places in `population`.
+    batches without it and with it: `no` and `yes` [sets, records] are places in `population`. It knows which of the
+    public records have the property: `holders` [population].
     """
 
     client: int
@@ -269,6 +271,7 @@ class BatchAsk:
     no: Ints
     yes: Ints
     count: int
+    holders: Bools
 
 
 Ask = (

@@ -361,7 +361,7 @@ def batch_study(seed: int, worlds: int = 12, each: int = 16, rounds: int = 12) -
         others = [marked(rng, each, rng.random(each) < 0.5) for _ in range(CLIENTS - 1)]
         own = [marked(rng, each, np.full(each, secret)) for secret in members]
         results.append(run(setup, [(other.x, other.y) for other in others], 13, members, own))
-    return Study(setup, BatchAsk(0, population, *practice(rng, has, each), rounds), tuple(results))
+    return Study(setup, BatchAsk(0, population, *practice(rng, has, each), rounds, has), tuple(results))
 
 
 def view(world: World, vantage: str) -> tuple[Event, ...]:

@@ -24,7 +24,7 @@ from fedsim.errors import RunError, ScenarioError
 from fedsim.game import World, draw
 from fedsim.job import Job, Probe, WorldResult
 from fedsim.lockstep import batched, direct_world, run_together
-from fedsim.scenario import Plugin
+from fedsim.scenario import BatchGame, Plugin
 from fedsim.threads import pinned
 from fedsim.transcript import Event, Formed, checksums
 from fedsim.views import Ask, Floats, Oracle, Public, parse_vantage
@@ -174,6 +174,28 @@ def test_workers_pieces_and_the_order_of_worlds_change_no_byte(messages: bool) -
     for index in everything:
         for other in (backwards, alone, shared):
             assert _bytes(whole[index]) == _bytes(other[index])
+
+
+@pytest.mark.parametrize("local", [{"epochs": 1}, {"epochs": 2}, {"epochs": 2, "batch_size": 4}, {"optimizer": "adam"}])
+@pytest.mark.parametrize("hidden", [(16,), (600,)], ids=["small", "large"])
+def test_a_client_with_another_batch_in_each_round_trains_on_it_on_every_path(
+    local: dict[str, Any], hidden: tuple[int, ...]
+) -> None:
+    """One step or several, also where what the engine keeps between rounds, or a joint step, could hold old records."""
+    chosen = _job(
+        {"learning_rate": 0.05, **local},
+        data={"visual": {"name": "rotation"}, "candidates": 400, "population": 200},
+        model={"hidden": hidden},
+        federation={"rounds": 3},
+        controls={"planted_worlds": 0},
+    )
+    game = BatchGame(name="batches", column="visual", value="rotation", records=8)
+    drawn = draw(chosen.scenario, worlds.pool(chosen.scenario), game, frozenset()).worlds[:2]
+    chosen = dataclasses.replace(chosen, worlds=drawn)
+    assert direct_world(chosen, 0)
+    for messages in (False, True):
+        for index, (events, _) in _together(chosen, [0, 1], messages).items():
+            _assert_same_conversation(_serial(chosen, index)[0], events)
 
 
 LARGE: dict[str, Any] = {
