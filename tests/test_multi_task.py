@@ -25,7 +25,7 @@ from fedsim.scenario_file import Loaded, load
 from fedsim.stacked import train_many
 from fedsim.tables import known
 from fedsim.training import Aside, Task, train
-from fedsim.transcript import ACT, Event, transcript_digest
+from fedsim.transcript import ACT, Event, digest
 from fedsim.views import BatchAsk
 from tests import worlds
 
@@ -300,7 +300,7 @@ def test_without_weight_every_message_is_as_it_was() -> None:
         [event for event in _events(worlds.job(chosen, worlds=each.worlds)) if event.kind != ACT]
         for each in _drawn(chosen, MultiTask(name="multi_task", weight=0.0))
     )
-    assert transcript_digest(active) == transcript_digest(passive)
+    assert digest(active) == digest(passive)
 
 
 def _acting() -> Job:

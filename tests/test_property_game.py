@@ -236,6 +236,7 @@ def made(men: int, women: int, clients: int = 2, **settings: Any) -> tuple[Scena
         null=np.arange(private // 2, private),
         background=np.arange(0),
         population=np.arange(private, len(y)),
+        mislabelled=np.zeros(len(y), dtype=bool),
     )
     return chosen, pool
 
