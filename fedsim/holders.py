@@ -49,8 +49,8 @@ def with_properties(pool: Pool, parts: Mapping[str, Value]) -> Bools:
     if not has.any():
         raise ScenarioError(f"audits: no record has {named}, though some have each part of it")
     # Wrong labels and those of the planted rows say nothing of the records.
-    rows = np.concatenate([victim_rows(pool), pool.population])
-    rows = rows[~pool.mislabelled[rows]]
+    known = np.concatenate([victim_rows(pool), pool.population])
+    rows = np.setdiff1d(known, np.flatnonzero(pool.mislabelled))
     if correlation(has[rows], pool.y[rows]) > 1 - 1e-9:
         raise ScenarioError(
             f"audits: the label of a record says whether it has {named}, and every world has as many records of each "

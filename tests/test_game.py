@@ -122,7 +122,6 @@ def test_no_count_of_a_large_world_depends_on_the_secret(size: int, shares: tupl
         y=y,
         owner=np.zeros(7000, dtype=np.int64),
         columns={"head": wears},
-        mislabelled=np.zeros(7000, dtype=bool),
         candidates=np.arange(6000),
         null=np.arange(0),
         background=np.arange(0),
