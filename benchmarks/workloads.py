@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from fedsim.apps import Stock, bench, cohort, initial
 from fedsim.data import load_dataset
 from fedsim.errors import ScenarioError
-from fedsim.game import World
 from fedsim.job import Job, Probe, Recipes
 from fedsim.randomness import generator
 from fedsim.scenario import Audit, Data, Federation, Local, ModelChoice, Scenario
 from fedsim.views import Vantage
+from fedsim.world import World
 from strategies import average, build_mods, build_strategy, min_clients
 
 Rows = NDArray[np.int64]

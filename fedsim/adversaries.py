@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 
-from fedsim.game import Actor, World
 from fedsim.gradients import norms, record_gradients, weighted_sum
 from fedsim.grid import Handle, ScenarioGrid, arrays_of, encoded, only
 from fedsim.models import Model, Params
@@ -28,6 +27,7 @@ from fedsim.training import Aside, Task
 from fedsim.transcript import ACT, SERVER, Arrays, Fact, client
 from fedsim.vectors import Floats
 from fedsim.views import Ints, Records, groups_of
+from fedsim.world import Actor, World
 
 RIDGE = 1e-3
 """What is added to the covariance of the records, as a share of its mean diagonal, before it is inverted."""

@@ -20,7 +20,6 @@ from fedsim.canaries import LOUD, coordinates, direction, holder, spare
 from fedsim.data.pool import Pool
 from fedsim.defences import around, canary_clients, canary_weight, drawn, guarded, plain, recipe, server_side, silent
 from fedsim.dp_sgd import train_alone
-from fedsim.game import World, rows_in
 from fedsim.grid import (
     ARRAYS,
     CONFIG,
@@ -41,6 +40,7 @@ from fedsim.training import Private, Task, Trained, evaluate
 from fedsim.transcript import Arrays, Event
 from fedsim.vectors import Floats, flat, shaped
 from fedsim.views import Train
+from fedsim.world import World, rows_in
 
 MEASURED = 5
 """The utility of a world is measured this many times after the start."""

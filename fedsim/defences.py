@@ -12,7 +12,6 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, Strategy
 
-from fedsim.game import World
 from fedsim.grid import ARRAYS, METRICS, Handle, ScenarioGrid, Silent, arrays_of, encoded, party_of, round_of
 from fedsim.mechanisms import clip, distributed_codec, fewest, gaussian, next_norm, update_noise_multiplier
 from fedsim.randomness import generator
@@ -33,6 +32,7 @@ from fedsim.secagg.flower import (
 from fedsim.secagg.protocol import Settings
 from fedsim.transcript import Arrays
 from fedsim.vectors import Floats, flat, shaped
+from fedsim.world import World
 
 Current = Callable[[], Arrays]
 """The global model that this round starts from."""

@@ -11,12 +11,12 @@ from functools import partial
 import torch
 
 from fedsim.apps import Bench, Outcome, cohort, initial, local_task, measured_rounds, utility
-from fedsim.game import World, rows_in
 from fedsim.grid import PROXIMAL, read_only
 from fedsim.models import Params
 from fedsim.stacked import Joint, joint_parts, moves_once, step_once, train_jointly
 from fedsim.training import Task, Trained
 from fedsim.transcript import SERVER, Arrays, Event, Formed, array_checksums, client
+from fedsim.world import World, rows_in
 
 Course = Generator[list[Task], list[Trained], None]
 """A world under way: yields the local trainings it waits for, and is sent what they came to."""

@@ -14,13 +14,13 @@ from flwr.serverapp import Grid, ServerApp
 from attacks import ATTACKS
 from fedsim.apps import Bench, Outcome, bench, client_app, server_app
 from fedsim.errors import ScenarioError
-from fedsim.game import World
 from fedsim.grid import WHO
 from fedsim.prepare import prepare
 from fedsim.scenario_file import load
 from fedsim.tables import known, recipes
 from fedsim.threads import pin
 from fedsim.transcript import SERVER, Event, digest, frozen
+from fedsim.world import World
 from strategies import build_mods, build_strategy
 
 

@@ -10,10 +10,10 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.apps import Bench, Stock
 from fedsim.attack import Signal
-from fedsim.game import World
 from fedsim.release import Log
 from fedsim.scenario import Plugin, Release, Scenario
 from fedsim.views import Ask, Floats, Vantage
+from fedsim.world import World
 
 MakeClient = Callable[[World, Callable[[], Bench]], ClientApp]
 """(world, what loads the records where the client runs) -> the ClientApp of all its clients."""

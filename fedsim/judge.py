@@ -28,7 +28,6 @@ from fedsim.claims import (
 from fedsim.controls import AUC, CONFIDENCE, Found, blind_baseline, covers_chance, found_leak
 from fedsim.epsilon import Scores, found_bounds
 from fedsim.errors import NotVisible
-from fedsim.game import Exam, asked, asked_from, blind_to_models, groups_of
 from fedsim.intervals import (
     Measured,
     Unresolved,
@@ -48,6 +47,7 @@ from fedsim.results import Evidence
 from fedsim.scenario import Claim, DifferenceClaim, EpsilonClaim, MetricClaim, Monitor
 from fedsim.transcript import client
 from fedsim.views import Floats, Ints, PropertyAsk, RecordAsk
+from fedsim.world import Exam, asked, asked_from, blind_to_models, groups_of
 
 N_LEAKED, BALANCED = parse_metric("n_leaked"), parse_metric("balanced_accuracy")
 LEVEL = 0.95

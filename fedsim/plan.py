@@ -18,7 +18,6 @@ from fedsim.data import Computed
 from fedsim.engine import chunks, fitting_workers, world_bytes
 from fedsim.epsilon import worst
 from fedsim.errors import NotVisible
-from fedsim.game import Exam, asked, asked_from, groups_of
 from fedsim.job import Job, Recipes, WorldResult, client_name
 from fedsim.lockstep import batched, run_together
 from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial, prepare
@@ -27,6 +26,7 @@ from fedsim.randomness import generator
 from fedsim.scenario_file import Loaded
 from fedsim.threads import pinned
 from fedsim.views import ClientAsk, DistinguishAsk, Floats, RecordAsk
+from fedsim.world import Exam, asked, asked_from, groups_of
 
 START_SECONDS = 4.0  # worker processes import torch and Flower
 FIGURE_SECONDS = 0.3

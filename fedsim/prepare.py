@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsim.accounting import Facts, fewest, noise_multiplier
+from fedsim.actors import acting, adversary_title, with_adversary
 from fedsim.apps import stock
 from fedsim.attack import Attack
 from fedsim.data import Computed, Dataset, Pool, draw_pool, load_dataset, with_computed
 from fedsim.defences import canary_clients, lost
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, Exam, acting, adversary_title, asked, asked_from, draw, title, with_adversary
+from fedsim.games import draw, title
 from fedsim.job import Job, Probe, Recipes
 from fedsim.models import parameter_count
 from fedsim.monitor import NotEnough, calibrated_radius
@@ -28,6 +29,7 @@ from fedsim.scenario import (
 )
 from fedsim.scenario_file import Loaded
 from fedsim.views import Vantage, parse_vantage
+from fedsim.world import Draw, Exam, asked, asked_from
 
 Attacks = Mapping[str, Attack]
 ProbeKey = tuple[str, str]

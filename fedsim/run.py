@@ -25,7 +25,7 @@ from fedsim.audit import Bound
 from fedsim.data import SOURCES, Computed
 from fedsim.engine import EngineName, run_worlds, tape_of
 from fedsim.errors import ScenarioError, Stopped
-from fedsim.game import title
+from fedsim.games import title
 from fedsim.job import Recipes, WorldResult, client_name
 from fedsim.models import parameter_count
 from fedsim.prepare import Attacks, Prepared, Trial, prepare

@@ -9,12 +9,12 @@ import numpy as np
 
 from fedsim.apps import Bench, Outcome, rehearse
 from fedsim.errors import NotVisible, RunError
-from fedsim.game import World
 from fedsim.job import Job, WorldResult
 from fedsim.release import Caller, Log, released
 from fedsim.scenario import Release
 from fedsim.transcript import ABORTED, MASKED, PUBLIC, SERVER, Arrays, Event, array_checksums, checksums, digest, frozen
 from fedsim.views import Floats, Public, sees
+from fedsim.world import World
 
 
 def public_facts(setup: Bench, world: World) -> Public:

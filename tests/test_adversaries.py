@@ -13,11 +13,12 @@ from scipy.stats import ttest_ind
 from attacks import ATTACKS
 from attacks.active import ASCENT_RECOVERY, CANARY_GRADIENT, SINGLED_OUT_COSINE
 from attacks.trajectories import OWNER_LOSS
+from fedsim.actors import acting, with_adversary
 from fedsim.adversaries import canary_model, dead, poisoned, pushed_update, uphill
 from fedsim.attack import Signal, fold
 from fedsim.engine import run_world, run_worlds
 from fedsim.errors import ScenarioError
-from fedsim.game import Actor, World, acting, draw, with_adversary
+from fedsim.games import draw
 from fedsim.job import Job, Probe, WorldResult
 from fedsim.judge import utility_cost
 from fedsim.models import build
@@ -39,6 +40,7 @@ from fedsim.training import Task, train
 from fedsim.transcript import ACT, AGGREGATE, SERVER, Event, client, frozen
 from fedsim.vectors import flat
 from fedsim.views import RecordAsk, Records, groups_of, parse_vantage, white_box
+from fedsim.world import Actor, World
 from tests import fakes
 from tests.leaky_worlds import public
 from tests.worlds import job, pool, scenario, setup

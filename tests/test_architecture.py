@@ -42,49 +42,45 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.training": "models scenario",
     "fedsim.dp_sgd": "gradients training",
     "fedsim.release": "monitor scenario transcript views",
-    "fedsim.property_game": "data errors holders randomness scenario",
-    "fedsim.label_game": "data errors randomness scenario",
-    "fedsim.holders": "data errors scenario",
-    "fedsim.client_property_game": "data holders randomness scenario",
-    "fedsim.batch_game": "client_property_game data holders randomness scenario",
-    "fedsim.game": "batch_game canaries client_property_game data errors label_game property_game randomness scenario "
-    "transcript views",
+    "fedsim.world": "canaries scenario transcript views",
+    "fedsim.actors": "scenario transcript views world",
+    "fedsim.games": "canaries data errors randomness scenario views world",
     "fedsim.grid": "errors transcript",
     "fedsim.secagg": "grid randomness scenario transcript vectors",
-    "fedsim.defences": "game grid mechanisms randomness scenario secagg transcript vectors",
-    "fedsim.adversaries": "game gradients grid models scenario training transcript vectors views",
-    "fedsim.apps": "adversaries canaries data defences dp_sgd game grid models randomness scenario secagg training "
-    "transcript vectors views",
+    "fedsim.defences": "grid mechanisms randomness scenario secagg transcript vectors world",
+    "fedsim.adversaries": "gradients grid models scenario training transcript vectors views world",
+    "fedsim.apps": "adversaries canaries data defences dp_sgd grid models randomness scenario secagg training "
+    "transcript vectors views world",
     # The engine: what it is given, how it measures, how many are trained at once, how worlds run.
-    "fedsim.job": "apps attack game release scenario views",
-    "fedsim.watch": "apps errors game job release scenario transcript views",
+    "fedsim.job": "apps attack release scenario views world",
+    "fedsim.watch": "apps errors job release scenario transcript views world",
     "fedsim.stacked": "dp_sgd models scenario training",
-    "fedsim.direct": "apps game grid models stacked training transcript",
+    "fedsim.direct": "apps grid models stacked training transcript world",
     "fedsim.lockstep": "apps defences direct dp_sgd errors grid job models randomness scenario stacked training "
     "transcript watch",
     "fedsim.engine": "apps errors grid job lockstep models processes stacked tape threads transcript watch",
     # A run, and what it found.
-    "fedsim.prepare": "accounting apps attack data defences errors game job models monitor randomness scenario "
-    "scenario_file views",
-    "fedsim.plan": "apps attack data engine epsilon errors game job lockstep prepare processes randomness "
-    "scenario_file threads views",
+    "fedsim.prepare": "accounting actors apps attack data defences errors games job models monitor randomness scenario "
+    "scenario_file views world",
+    "fedsim.plan": "apps attack data engine epsilon errors job lockstep prepare processes randomness scenario_file "
+    "threads views world",
     "fedsim.results": "errors intervals metrics scenario",
     "fedsim.epsilon": "accounting audit claims intervals metrics prepare randomness results scenario transcript views",
-    "fedsim.judge": "accounting apps attack audit claims controls epsilon errors game intervals job metrics monitor "
-    "prepare randomness release results scenario transcript views",
-    "fedsim.run": "fedsim accounting apps audit data engine epsilon errors game job judge models prepare processes "
-    "release report results scenario scenario_file tape threads",
+    "fedsim.judge": "accounting apps attack audit claims controls epsilon errors intervals job metrics monitor prepare "
+    "randomness release results scenario transcript views world",
+    "fedsim.run": "fedsim accounting audit data engine epsilon errors games job judge models prepare processes release "
+    "report results scenario scenario_file tape threads",
     # The page, from a record alone.
     "fedsim.figures": "errors metrics results",
     "fedsim.report": "errors figures intervals metrics results",
     # Plugins: nothing of fedsim but their doors.
     "attacks": "attack canaries errors gradients metrics randomness secagg transcript vectors views",
-    "strategies": "errors scenario",
+    "strategies": "scenario",
     # Composition roots: the only rooms that know attacks and strategies by name.
     "fedsim.tables": "attacks strategies audit data errors job scenario_file",
     "fedsim.cli": "fedsim attacks strategies audit data errors models plan processes report results run scenario "
     "scenario_file tables",
-    "fedsim.flower_app": "attacks strategies apps errors game grid prepare scenario_file tables threads transcript",
+    "fedsim.flower_app": "attacks strategies apps errors grid prepare scenario_file tables threads transcript world",
     "fedsim.preload": "attacks strategies cli engine processes",
     "fedsim.__main__": "cli",
 }
@@ -125,7 +121,7 @@ def _is_module(name: str) -> bool:
 
 
 def _imports(source: str) -> set[str]:
-    """The modules that some code imports, wherever in it; `from fedsim import game` imports fedsim.game."""
+    """The modules that some code imports, wherever in it; `from fedsim import games` imports fedsim.games."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -170,14 +166,14 @@ def test_no_arrow_turns() -> None:
 @pytest.mark.parametrize(
     ("room", "source", "trespass"),
     [
-        ("attacks", "from fedsim import game", {"fedsim.game"}),
+        ("attacks", "from fedsim import games", {"fedsim.games"}),
         ("attacks", "def late():\n    import fedsim.data.pool", {"fedsim.data"}),
         ("attacks", "from fedsim.prepare import Prepared", {"fedsim.prepare"}),
         ("attacks", "from fedsim import __version__", {"fedsim"}),
         ("attacks", "import flwr.app", {"flwr"}),
         ("fedsim.engine", "from attacks import ATTACKS", {"attacks"}),
         ("fedsim.report", "from fedsim.engine import Job", {"fedsim.engine"}),
-        ("fedsim.game", "from flwr.app import Context", {"flwr"}),
+        ("fedsim.games", "from flwr.app import Context", {"flwr"}),
         ("fedsim.run", "from fedsim import judge, results\nfrom fedsim import __version__", set()),
     ],
 )
@@ -187,7 +183,7 @@ def test_the_check_sees_every_way_to_import(room: str, source: str, trespass: se
 
 def test_relative_imports_are_refused() -> None:
     with pytest.raises(AssertionError, match="relative import"):
-        _imports("from . import game")
+        _imports("from . import games")
 
 
 def test_nothing_is_imported_by_a_name_made_up_at_run_time() -> None:

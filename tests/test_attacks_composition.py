@@ -12,7 +12,7 @@ from attacks.labels import Moved
 from fedsim.attack import fold
 from fedsim.data import draw_pool, load_dataset
 from fedsim.errors import NotVisible, ScenarioError
-from fedsim.game import draw
+from fedsim.games import draw
 from fedsim.randomness import generator
 from fedsim.run import execute
 from fedsim.scenario import LabelGame, Scenario

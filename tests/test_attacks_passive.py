@@ -33,7 +33,7 @@ from attacks.zero_patterns import STILL_FEATURES, STILL_IN_ALL, moved_beyond_rou
 from fedsim.attack import Bools, Case, Signal, fold
 from fedsim.engine import run_world
 from fedsim.errors import NotVisible
-from fedsim.game import draw
+from fedsim.games import draw
 from fedsim.transcript import SERVER, Arrays, Event, client, frozen
 from fedsim.views import Floats, Parameters, Public, RecordAsk, Records, softmax
 from tests import worlds

@@ -12,10 +12,11 @@ from attacks import ATTACKS, batches, prolin
 from attacks.aggregates import singled_out
 from fedsim.attack import Bools, Equations, fold
 from fedsim.errors import NotVisible, ScenarioError
-from fedsim.game import Draw, Exam, draw, rows_in
+from fedsim.games import draw
 from fedsim.scenario import BatchGame, ClientPropertyGame
 from fedsim.transcript import AGGREGATE, SERVER, Event, client, frozen
 from fedsim.views import BatchAsk, ClientPropertyAsk, Floats, Public, Records
+from fedsim.world import Draw, Exam, rows_in
 from tests import worlds
 from tests.leaky_worlds import batch_study, client_property_study, public, rehearsal, signals, view
 

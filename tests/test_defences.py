@@ -10,12 +10,13 @@ from scipy import stats
 from attacks import ATTACKS
 from fedsim.canaries import LOUD, coordinates
 from fedsim.engine import EngineName, run_world, run_worlds
-from fedsim.game import World, draw
+from fedsim.games import draw
 from fedsim.job import Job, Probe, WorldResult
 from fedsim.scenario import CanaryGame, Scenario, in_setup
 from fedsim.transcript import ABORTED, AGGREGATE, AGGREGATOR, SERVER, Event
 from fedsim.vectors import Floats, flat
 from fedsim.views import RecordAsk, parse_vantage
+from fedsim.world import World
 from tests import worlds
 
 SECAGG: dict[str, Any] = {"quantisation": {"clip_range": 4.0, "bits": 24, "rounding": "nearest"}}

@@ -13,7 +13,7 @@ from attacks import ATTACKS
 from fedsim.apps import cohort, initial
 from fedsim.engine import run_world, run_worlds
 from fedsim.errors import NotVisible, RunError
-from fedsim.game import draw
+from fedsim.games import draw
 from fedsim.job import Probe, WorldResult
 from fedsim.models import build
 from fedsim.randomness import generator, torch_generator

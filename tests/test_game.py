@@ -8,9 +8,10 @@ import pytest
 from scipy.stats import binomtest, chisquare
 
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, Exam, asked, asked_from, draw
+from fedsim.games import draw
 from fedsim.scenario import ClientGame, DistinguishGame, LabelGame, PropertyGame
 from fedsim.views import ClientAsk, DistinguishAsk, LabelAsk, PropertyAsk, RecordAsk, SourceAsk
+from fedsim.world import Draw, Exam, asked, asked_from
 from tests import worlds
 
 

@@ -21,13 +21,14 @@ from fedsim.apps import Bench
 from fedsim.attack import Signal
 from fedsim.engine import chunks, run_world, run_worlds, world_bytes
 from fedsim.errors import RunError, ScenarioError
-from fedsim.game import World, draw
+from fedsim.games import draw
 from fedsim.job import Job, Probe, WorldResult
 from fedsim.lockstep import batched, direct_world, run_together
 from fedsim.scenario import BatchGame, Plugin
 from fedsim.threads import pinned
 from fedsim.transcript import Event, Formed, checksums
 from fedsim.views import Ask, Floats, Oracle, Public, parse_vantage
+from fedsim.world import World
 from strategies import STRATEGIES
 from tests import worlds
 

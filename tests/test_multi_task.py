@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from fedsim import adversaries
+from fedsim.actors import with_adversary
 from fedsim.adversaries import fitted_head, last_layer
 from fedsim.dp_sgd import train_private
 from fedsim.engine import EngineName, run_world, run_worlds
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, draw, with_adversary
+from fedsim.games import draw
 from fedsim.job import Job, WorldResult
 from fedsim.models import Params, build
 from fedsim.randomness import generator, torch_generator
@@ -27,6 +28,7 @@ from fedsim.tables import known
 from fedsim.training import Aside, Task, train
 from fedsim.transcript import ACT, Event, digest
 from fedsim.views import BatchAsk
+from fedsim.world import Draw
 from tests import worlds
 
 CLASSES, FEATURES, RECORDS = 3, 4, 10

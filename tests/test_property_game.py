@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from attacks import ATTACKS
 from fedsim.data import Pool, status
 from fedsim.errors import ScenarioError
-from fedsim.game import Draw, Exam, blind_to_models, draw, title
-from fedsim.holders import Supply, Wanted, blocks, needed
+from fedsim.games import draw, title
+from fedsim.games.holders import Supply, Wanted, blocks, needed
 from fedsim.prepare import prepare
 from fedsim.scenario import PropertyGame, Scenario
 from fedsim.scenario_file import Loaded
 from fedsim.views import PropertyAsk, parse_vantage
+from fedsim.world import Draw, Exam, blind_to_models
 from tests import worlds
 
 TABLE = {"source": "diabetes", "clients": 4, "candidates": 180, "population": 100, "test": 40}

@@ -14,11 +14,12 @@ from scipy.stats import norm
 
 from attacks import ATTACKS
 from attacks.samples import POISONED_BELIEF, QUERIES
+from fedsim.actors import with_adversary
 from fedsim.adversaries import poisoned
 from fedsim.attack import Case, fold
 from fedsim.engine import run_world
 from fedsim.errors import NotVisible, ScenarioError
-from fedsim.game import Actor, Draw, World, draw, with_adversary
+from fedsim.games import draw
 from fedsim.job import Probe
 from fedsim.models import build
 from fedsim.prepare import prepare
@@ -28,6 +29,7 @@ from fedsim.tables import known
 from fedsim.training import Task, train
 from fedsim.transcript import ACT, Event
 from fedsim.views import Answer, PropertyAsk, Records, parse_vantage
+from fedsim.world import Actor, Draw, World
 from tests import worlds
 from tests.leaky_worlds import public
 

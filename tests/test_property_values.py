@@ -17,8 +17,8 @@ from attacks import ATTACKS
 from fedsim import cli, report
 from fedsim.data import Computed, Dataset, Pool, load_dataset, with_computed
 from fedsim.errors import ScenarioError
-from fedsim.game import draw, title
-from fedsim.holders import with_properties, with_property
+from fedsim.games import draw, title
+from fedsim.games.holders import with_properties, with_property
 from fedsim.prepare import prepare
 from fedsim.scenario import BatchGame, ClientPropertyGame, Data, PropertyGame, Span, property_words
 from fedsim.scenario_file import Loaded, dump, load, located

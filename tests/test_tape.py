@@ -23,13 +23,14 @@ from fedsim import tape
 from fedsim.attack import fold
 from fedsim.engine import run_world
 from fedsim.errors import NotVisible, RunError
-from fedsim.game import asked_from, draw
+from fedsim.games import draw
 from fedsim.job import Probe
 from fedsim.release import released
 from fedsim.scenario import Release
 from fedsim.transcript import SERVER, Event, Fact, digest, frozen
 from fedsim.views import parse_vantage, visible
 from fedsim.watch import public_facts
+from fedsim.world import asked_from
 from tests import worlds
 
 

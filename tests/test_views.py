@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from attacks import ATTACKS
 from fedsim import watch
 from fedsim.engine import run_world
-from fedsim.game import asked_from, draw
+from fedsim.games import draw
 from fedsim.job import Probe
 from fedsim.scenario import Release
 from fedsim.transcript import PUBLIC, SERVER, Arrays, Event, client, frozen
@@ -33,6 +33,7 @@ from fedsim.views import (
     query,
     sees,
 )
+from fedsim.world import asked_from
 from tests import worlds
 
 CLIENTS = 12

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from fedsim.apps import Bench, bench, stock
 from fedsim.data import Pool, draw_pool, load_dataset
-from fedsim.game import World, draw
+from fedsim.games import draw
 from fedsim.job import Job, Probe, Recipes
 from fedsim.randomness import generator
 from fedsim.scenario import Scenario
 from fedsim.transcript import Event, checksums
 from fedsim.views import Vantage
+from fedsim.world import World
 from strategies import average, build_mods, build_strategy, min_clients
 
 RECIPES = Recipes(build_strategy, build_mods, min_clients, average)

@@ -1,19 +1,14 @@
-"""The game client_property: which clients have records with a property.
-
-Which rows of the pool each client of each world trains on, and nothing more: `fedsim.game` makes worlds and exams of
-them.
-"""
+"""The game client_property: which clients have records with a property."""
 
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from fedsim.data.pool import Pool, victim_rows
-from fedsim.holders import (
+from fedsim.games.common import active_clients, bare_world, everyone_else, flips, records_of, tally, world_of
+from fedsim.games.holders import (
     ENOUGH_BLOCKS,
     SETS,
-    Bools,
-    Rows,
     Supply,
     Wanted,
     blocks,
@@ -30,6 +25,8 @@ from fedsim.holders import (
 )
 from fedsim.randomness import generator
 from fedsim.scenario import ClientPropertyGame, Scenario, property_words
+from fedsim.views import ClientPropertyAsk
+from fedsim.world import Bools, Draw, Exam, Kind, Rows, World
 
 
 class Holders(NamedTuple):
@@ -124,3 +121,45 @@ def planted_practice(pool: Pool, first: Bools, size: int, rng: np.random.Generat
         for rows in (np.flatnonzero(~public), np.flatnonzero(public))
     ]
     return Practice(*sides)
+
+
+def draw(scenario: Scenario, pool: Pool, game: ClientPropertyGame, watchers: frozenset[int]) -> Draw:
+    """Worlds in which a coin decides for each client whether it has records with a property. Nobody is asked about
+    clients of a vantage.
+    """
+    active = active_clients(pool, watchers)
+    drawn = holders(scenario, pool, game, active)
+    population = records_of(pool, pool.population)
+    facts = {"property_label_correlation": drawn.correlation}
+    worlds: list[World] = []
+
+    def exam(kind: Kind, positions: Rows, asked: Rows, members: Bools) -> Exam:
+        tried = drawn.planted if kind == "planted" else drawn.practice
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=ClientPropertyAsk(asked, population, tried.no, tried.yes),
+            members=members[:, asked],
+            targets=np.ones(len(positions), dtype=bool),
+            references=everyone_else(len(positions)),
+            blind=np.stack([tally(pool, [worlds[int(w)].rows[int(k)] for k in asked]) for w in positions]),
+            owner=asked,
+            new_items=False,
+            facts=facts,
+            groups=np.array([drawn.worlds[int(w)].group for w in positions]),
+            caveat=drawn.caveat,
+        )
+
+    def played(kind: Kind, asked: Rows) -> Exam:
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        make = bare_world if kind == "planted" else world_of
+        worlds.extend(make(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows)) for w, each in enumerate(mine))
+        return exam(kind, np.arange(first, len(worlds)), asked, np.stack([each.secret for each in mine]))
+
+    asked, few = (np.setdiff1d(clients, sorted(watchers)) for clients in (np.arange(pool.clients), active))
+    exams = [played("main", asked)]
+    coins = flips(scenario, f"{title(game)} null", scenario.worlds, pool.clients)
+    exams.append(exam("null", exams[0].worlds, asked, coins))
+    if scenario.controls.planted_worlds and len(few):
+        exams.append(played("planted", few))
+    return Draw(tuple(worlds), tuple(exams))

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
 from fedsim.scenario import Span, Value, property_words, shortest
-
-Bools = NDArray[np.bool_]
-Rows = NDArray[np.int64]
+from fedsim.world import Bools, Rows
 
 SETS = 12
 """Public record sets of each kind that an attacker practises on."""

@@ -1,19 +1,15 @@
-"""The game batches: in which rounds a client trains on records with a property.
+"""The game batches: in which rounds a client trains on records with a property."""
 
-Which rows of the pool each client of each world trains on, and nothing more: `fedsim.game` makes worlds and exams of
-them.
-"""
-
+import dataclasses
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fedsim.client_property_game import Practice, planted_practice
 from fedsim.data.pool import Pool, victim_rows
-from fedsim.holders import (
+from fedsim.games.client_property import Practice, planted_practice
+from fedsim.games.common import bare_world, everyone_else, flips, records_of, tally, world_of
+from fedsim.games.holders import (
     ENOUGH_BLOCKS,
-    Bools,
-    Rows,
     Wanted,
     blocks,
     correlation,
@@ -28,6 +24,8 @@ from fedsim.holders import (
 )
 from fedsim.randomness import generator
 from fedsim.scenario import BatchGame, Scenario, property_words
+from fedsim.views import BatchAsk
+from fedsim.world import Bools, Draw, Exam, Kind, Rows, World, rows_in
 
 
 class Rounds(NamedTuple):
@@ -124,3 +122,46 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
         correlation(has[private], pool.y[private]),
         same_records(parts, size, scenario.worlds),
     )
+
+
+def draw(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozenset[int]) -> Draw:
+    """Worlds in which a coin decides for each round whether a client trains on records with a property."""
+    drawn = rounds(scenario, pool, game, np.array(sorted(watchers | {game.client})))
+    population = records_of(pool, pool.population)
+    facts = {"property_label_correlation": drawn.correlation}
+    worlds: list[World] = []
+
+    def exam(kind: Kind, positions: Rows, members: Bools) -> Exam:
+        tried, has = (drawn.planted, drawn.has_planted) if kind == "planted" else (drawn.practice, drawn.has)
+        count = members.shape[1]
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=BatchAsk(game.client, population, tried.no, tried.yes, count, has[pool.population]),
+            members=members,
+            targets=np.ones(len(positions), dtype=bool),
+            references=everyone_else(len(positions)),
+            blind=np.stack(
+                [tally(pool, [rows_in(worlds[int(w)], game.client, t + 1) for t in range(count)]) for w in positions]
+            ),
+            owner=np.full(count, game.client),
+            new_items=False,
+            facts=facts,
+            groups=np.array([drawn.worlds[int(w)].group for w in positions]),
+            caveat=drawn.caveat,
+        )
+
+    def played(kind: Kind) -> Exam:
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        for w, each in enumerate(mine):
+            make = bare_world if kind == "planted" else world_of
+            world = make(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows))
+            worlds.append(dataclasses.replace(world, batches=(game.client, each.batches)))
+        return exam(kind, np.arange(first, len(worlds)), np.stack([each.secret for each in mine]))
+
+    exams = [played("main")]
+    coins = flips(scenario, f"{title(game)} null", scenario.worlds, scenario.federation.rounds)
+    exams.append(exam("null", exams[0].worlds, coins))
+    if scenario.controls.planted_worlds:
+        exams.append(played("planted"))
+    return Draw(tuple(worlds), tuple(exams))

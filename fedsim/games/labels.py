@@ -1,8 +1,4 @@
-"""The labels game: which classes are in one client's data, or in everybody's.
-
-Which rows of the pool each client of each world trains on, and nothing more: `fedsim.game` makes worlds and exams of
-them.
-"""
+"""The labels game: which classes are in one client's data, or in everybody's."""
 
 from typing import Literal, NamedTuple
 
@@ -11,10 +7,11 @@ from numpy.typing import NDArray
 
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
+from fedsim.games.common import everyone_else, flips, records_of, world_of
 from fedsim.randomness import generator
 from fedsim.scenario import LabelGame, Scenario
-
-Rows = NDArray[np.int64]
+from fedsim.views import LabelAsk
+from fedsim.world import Bools, Draw, Exam, Kind, Rows, World
 
 
 class Holding(NamedTuple):
@@ -78,3 +75,41 @@ def _default(pool: Pool, private: Rows, game: LabelGame) -> int:
     if game.client == "all":
         held = min(held, *np.bincount(pool.y[private], minlength=pool.classes).tolist())
     return max(held // pool.clients, 1)
+
+
+def draw(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
+    """Worlds in which a random half of the classes is in one client's data, or in all."""
+    whose = None if game.client == "all" else game.client
+    held = holdings(scenario, pool, game)
+    prior = np.bincount(pool.y[victim_rows(pool)], minlength=pool.classes) / len(victim_rows(pool))
+    blind = np.concatenate([np.eye(pool.classes), prior[:, None]], axis=1)
+    worlds: list[World] = []
+
+    def exam(kind: Kind, positions: Rows, members: Bools, quantity: NDArray[np.float64] | None) -> Exam:
+        return Exam(
+            kind=kind,
+            worlds=positions,
+            ask=LabelAsk(whose, records_of(pool, pool.population), pool.classes),
+            members=members,
+            targets=np.ones(len(positions), dtype=bool),
+            references=everyone_else(len(positions)),
+            blind=np.broadcast_to(blind, (len(positions), *blind.shape)),
+            owner=np.full(pool.classes, -1 if whose is None else whose),
+            new_items=False,
+            quantity=quantity,
+        )
+
+    def played(kind: Kind) -> Exam:
+        first, mine = len(worlds), [each for each in held if each.kind == kind]
+        worlds.extend(
+            world_of(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows)) for w, each in enumerate(mine)
+        )
+        counts = np.stack([each.counts for each in mine])
+        return exam(kind, np.arange(first, len(worlds)), counts > 0, counts.astype(np.float64))
+
+    exams = [played("main")]
+    coins = flips(scenario, f"{title(game)} null", scenario.worlds, pool.classes)
+    exams.append(exam("null", exams[0].worlds, coins, None))
+    if scenario.controls.planted_worlds:
+        exams.append(played("planted"))
+    return Draw(tuple(worlds), tuple(exams))

@@ -1,18 +1,15 @@
-"""The property game: populations that differ in the share of a property and in nothing else.
-
-Which rows of the pool each world trains on, and nothing more: `fedsim.game` makes worlds and exams of them.
-"""
+"""The property game: populations that differ in the share of a property and in nothing else."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.holders import (
+from fedsim.games.common import by_owner, records_of, world_of
+from fedsim.games.holders import (
     ENOUGH_BLOCKS,
     SMALLEST_SET,
     Supply,
@@ -29,15 +26,11 @@ from fedsim.holders import (
 )
 from fedsim.randomness import generator
 from fedsim.scenario import PropertyGame, Scenario, property_words
-
-Bools = NDArray[np.bool_]
-Rows = NDArray[np.int64]
+from fedsim.views import PropertyAsk
+from fedsim.world import Bools, Draw, Exam, Kind, Rows, World
 
 PROPERTY_SAMPLE = 500
 """Records of the public sample of each hypothesis, at most."""
-
-
-Kind = Literal["main", "null", "planted"]
 
 
 class Population(NamedTuple):
@@ -333,3 +326,46 @@ def _extremes(labels: Rows, supplies: Sequence[Supply]) -> tuple[int, int]:
         if all(_enough(labels[:n], supply.holders) and _enough(labels[n:], supply.others) for supply in supplies)
     ]
     return possible[0], possible[-1]
+
+
+def draw(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
+    """Worlds in which one of several shares of the records, of all or of one client's, has a property."""
+    drawn = populations(scenario, pool, game)
+    no, yes, holders = (records_of(pool, rows) for rows in (drawn.no, drawn.yes, drawn.holders))
+    ask = PropertyAsk(no, yes, drawn.shares, game.client, holders=holders)
+    worlds: list[World] = []
+    exams: list[Exam] = []
+    for kind in dict.fromkeys(each.kind for each in drawn.worlds):
+        first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
+        for w, each in enumerate(mine):
+            rows = by_owner(each.rows, each.owner, pool.clients)
+            worlds.append(world_of(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
+        victims = np.array([each.victim for each in mine])
+        labels = [
+            pool.y[each.rows[each.owner == game.client] if game.client is not None else each.rows] for each in mine
+        ]
+        counts = np.stack([np.bincount(each, minlength=pool.classes) for each in labels])
+        # Clients of a natural partition hold what is theirs of the records drawn: more, where they have the property.
+        follows = scenario.data.partition.scheme == "natural" and game.client is None
+        blind = np.concatenate([counts, counts.sum(axis=1, keepdims=True)], axis=1)
+        exams.append(
+            Exam(
+                kind=kind,
+                worlds=np.arange(first, len(worlds)),
+                ask=ask,
+                members=np.array([[each.secret] for each in mine]),
+                targets=victims,
+                references=victims[:, None] & ~victims[None, :],
+                blind=blind[:, None, :].astype(np.float64),
+                owner=np.array([-1 if game.client is None else game.client]),
+                new_items=True,
+                quantity=np.array([[each.share] for each in mine]) if len(game.shares) > 2 else None,
+                facts={"property_label_correlation": drawn.correlation},
+                groups=np.array([each.group for each in mine]),
+                sizes=np.stack([np.bincount(each.owner, minlength=pool.clients) for each in mine]).astype(np.float64)
+                if follows
+                else None,
+                caveat=drawn.caveat,
+            )
+        )
+    return Draw(tuple(worlds), tuple(exams))
