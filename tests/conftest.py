@@ -24,3 +24,10 @@ def figures_as_svg_only(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.module.__name__ != "tests.test_report":
             patch.setattr("fedsim.report.to_pdf", lambda _figure: b"%PDF-")
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_is_garbage() -> None:
+    """What earlier modules left, and imported since the tests were collected, is no more looked at by Flower either."""
+    gc.collect()
+    gc.freeze()

@@ -1,6 +1,7 @@
 """What every row of the attack table must keep: one law a test, over all rows."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cache
 from multiprocessing.reduction import ForkingPickler
 
@@ -36,7 +37,14 @@ from tests.leaky_worlds import (
     view,
 )
 
-ROWS = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+
+def of_rows(rows: Iterable[Attack]) -> pytest.MarkDecorator:
+    """Return the test once for each row; all laws of a row in one process, which computes signals and scores once."""
+    alike = [pytest.param(row, id=row.name, marks=pytest.mark.xdist_group(row.name)) for row in rows]
+    return pytest.mark.parametrize("attack", alike)
+
+
+ROWS = of_rows(ATTACKS.values())
 OF_RECORDS = [attack for attack in ATTACKS.values() if attack.game == "record"]
 MANY_QUESTIONS = [attack for attack in ATTACKS.values() if attack.game != "property"]
 SEED = 0
@@ -135,7 +143,7 @@ def test_finds_a_planted_leak(attack: Attack) -> None:
     assert found >= FLOORS.get(attack.name, FLOOR)
 
 
-@pytest.mark.parametrize("attack", MANY_QUESTIONS, ids=lambda attack: attack.name)
+@of_rows(MANY_QUESTIONS)
 def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
     """Fresh coins: the AUC is .5 with a standard deviation of at most .03; 5 of them: one false alarm in 1e6."""
     given = study_of(attack)
@@ -147,10 +155,11 @@ def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
 
 @ROWS
 def test_same_input_same_bytes_and_input_untouched(attack: Attack) -> None:
-    given = study_of(attack)
-    again = signals(attack, given)
+    given, again = study_of(attack), measured(attack.name).copy()
+    again[:3] = signals(attack, dataclasses.replace(given, worlds=given.worlds[:3]))
     assert again.tobytes() == measured(attack.name).tobytes()
-    assert scored(attack.name).tobytes() == scores(attack, given, again, given.members).tobytes()
+    after = scores(attack, given, again, given.members, targets=[0, 5])
+    assert scored(attack.name)[[0, 5]].tobytes() == after[[0, 5]].tobytes()
     assert again.tobytes() == measured(attack.name).tobytes()
 
 
@@ -178,8 +187,8 @@ def garbled(world: World, vantage: str) -> World:
 @pytest.mark.parametrize("vantage", ["public", "client:0", "client:1", "client:1+client:2"])
 def test_what_a_vantage_does_not_see_changes_nothing(attack: Attack, vantage: str) -> None:
     given = study_of(attack)
-    few = dataclasses.replace(given, worlds=given.worlds[:2])
-    other = dataclasses.replace(given, worlds=tuple(garbled(world, vantage) for world in few.worlds))
+    few = dataclasses.replace(given, worlds=given.worlds[:1])
+    other = dataclasses.replace(given, worlds=(garbled(few.worlds[0], vantage),))
     assert any(a.arrays is not b.arrays for a, b in zip(few.worlds[0].events, other.worlds[0].events, strict=True))
     assert outcome(attack, few, vantage) == outcome(attack, other, vantage)
 
@@ -202,7 +211,7 @@ def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, rele
     assert isinstance(result, str) == (attack.signal.reads not in seen), result
 
 
-@pytest.mark.parametrize("attack", OF_RECORDS, ids=lambda attack: attack.name)
+@of_rows(OF_RECORDS)
 def test_order_of_the_questions_does_not_matter(attack: Attack) -> None:
     given = study_of(attack)
     assert isinstance(given.ask, RecordAsk)
@@ -211,8 +220,8 @@ def test_order_of_the_questions_does_not_matter(attack: Attack) -> None:
     asked = Records(items.x[order], items.y[order], items.owner[order])
     turned = dataclasses.replace(given, ask=dataclasses.replace(given.ask, items=asked))
     rows = np.concatenate([order, np.arange(len(order), measured(attack.name).shape[1])])
-    again = signals(attack, turned)
-    np.testing.assert_allclose(again, measured(attack.name)[:, rows], rtol=1e-9, atol=1e-12)
+    again = signals(attack, dataclasses.replace(turned, worlds=given.worlds[:3]))
+    np.testing.assert_allclose(again, measured(attack.name)[:3, rows], rtol=1e-9, atol=1e-12)
     moved = measured(attack.name)[:, rows]  # same bits, so that learned tests see no rounding
     after = scores(attack, turned, moved, given.members[:, order], targets=[0, 5])
     np.testing.assert_allclose(after[[0, 5]], scored(attack.name)[[0, 5]][:, order], rtol=1e-7, atol=1e-9)

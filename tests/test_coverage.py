@@ -73,7 +73,7 @@ def statuses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     audits = tuple(audit for column in VIEWS for audit in _audits(game, column))
     scenario = worlds.scenario(
         data=SOURCE.get(game, DIGITS),
-        federation={"rounds": 12, "clients_per_round": 0.75},
+        federation={"rounds": 8, "clients_per_round": 0.75},
         audits=audits,
         setups=setups,
         worlds=6,
