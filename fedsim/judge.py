@@ -481,9 +481,16 @@ def claims(
 
 
 def _with_caveat(claim: results.Claim, scored: Sequence[Scored]) -> results.Claim:
-    """Return a claim whose reason says what the intervals it rests on do not cover."""
-    caveats = dict.fromkeys(each.caveat for each in _concerned(claim.claim, scored) if each.caveat is not None)
-    return dataclasses.replace(claim, reason=" ".join((claim.reason, *caveats)))
+    """Return a claim whose reason says what the intervals it rests on do not cover, or how few worlds differ in their
+    records.
+    """
+    said = [
+        each.caveat
+        or f"The {each.worlds} worlds draw from {each.groups} blocks of records; those of a block count as one."
+        for each in _concerned(claim.claim, scored)
+        if each.caveat is not None or each.groups is not None
+    ]
+    return dataclasses.replace(claim, reason=" ".join((claim.reason, *dict.fromkeys(said))))
 
 
 def _trainings(

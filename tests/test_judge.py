@@ -122,6 +122,8 @@ def _scored(
         controls={} if leak is None else controls,
         reason=None if leak is not None else reason,
         caveat=caveat,
+        worlds=len(members),
+        groups=None if groups is None else len(set(groups.tolist())),
     )
     return Scored(finding, None if leak is None else Tried(exam, scores, scores, np.ones(members.shape, bool)), None)
 
@@ -134,6 +136,8 @@ def test_worlds_that_share_records_count_as_one_in_a_verdict() -> None:
     assert together.high is not None
     assert apart.high is not None
     assert together.high > apart.high
+    assert together.reason.endswith("The 16 worlds draw from 4 blocks of records; those of a block count as one.")
+    assert "block" not in apart.reason
 
 
 def test_a_claim_says_what_the_intervals_it_rests_on_do_not_cover() -> None:

@@ -187,27 +187,33 @@ def _misses_by_world(each: Scored) -> bool:
 
 def test_a_property_without_effect_is_found_no_more_often_than_stated(tmp_path: Path) -> None:
     """Of 24 seeds, 95 % intervals of the AUC may miss chance in 6 and records leaked start above 0 in 4: more come in
-    fewer than 4 of 10 000 studies of an attack whose intervals hold. Where all worlds share their records, chance is
-    missed in more.
+    fewer than 4 of 10 000 studies of an attack whose intervals hold. Where all worlds share their records (280 of the
+    victims' 500), chance is missed in more.
     """
     assert max(binom.sf(6, SEEDS, 0.05), binom.sf(4, SEEDS, 0.025)) < 4e-4
     runs = [_made(tmp_path, seed, "coin", 40) for seed in range(SEEDS)]
     misses, leaks = _count(runs, _misses), _count(runs, _leaks)
-    shared = [_made(tmp_path, seed, "coin", 200) for seed in range(SEEDS)]
-    print(misses, leaks, _count(runs, _misses_by_world), _count(shared, _misses), _count(shared, _leaks))
-    assert all(each.finding.groups == 7 and each.finding.caveat is None for run in runs for each in run.values())
-    assert all(each.finding.groups is None and each.finding.caveat for run in shared for each in run.values())
+    shared = [_made(tmp_path, seed, "coin", 280) for seed in range(SEEDS)]
+    missed = _count(shared, _misses)
+    print(misses, leaks, _count(runs, _misses_by_world), missed, _count(shared, _leaks))
+    for run, other in zip(runs, shared, strict=True):
+        for blocks, same in zip(run.values(), other.values(), strict=True):
+            assert blocks.finding.groups in (7, 8)
+            assert blocks.finding.caveat is None
+            assert same.finding.groups is None
+            assert same.finding.caveat is not None
     assert max(misses.values()) <= 6
     assert max(leaks.values()) <= 4
-    assert max(_count(shared, _misses).values()) > 6
+    assert sum(missed.values()) > 2 * sum(misses.values())
+    assert max(missed.values()) > 6
 
 
 def test_a_planted_property_is_found(tmp_path: Path) -> None:
     runs = [_made(tmp_path, seed, "hat", 40) for seed in range(SEEDS)]
     found, leaks = _count(runs, _found), _count(runs, _leaks)
     print(found, leaks)
-    assert max(found.values()) == SEEDS
-    assert max(leaks.values()) >= SEEDS - 2
+    assert max(found.values()) >= SEEDS - 2
+    assert max(leaks.values()) >= SEEDS // 2
 
 
 def test_nothing_leaks_where_the_shares_are_equal() -> None:
