@@ -44,11 +44,11 @@ def title(game: BatchGame) -> str:
     return f"batches:{game.client}:{game.column}={game.value}:{game.share:g}:{game.records}"
 
 
-def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Batches:
+def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
     """Return worlds in which a coin decides for each round whether a share of one client's batch has the property or
     nothing has it; number of records and labels are the same in every round. The other clients hold an iid draw. Where
-    the leak is planted, only the clients `planted` train, and a batch with the property is all one class, and one
-    without all others.
+    the leak is planted, a batch with the property is all one class, and one without all others; all clients train
+    there too, for who sees sums alone has to know how many are in them.
 
     A batch has no record in common with the other clients, but may have some with the client's batches of other rounds.
     """
@@ -59,22 +59,22 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
     rng = generator(scenario.seed, title(game))
     worlds = []
 
-    def others(source: Rows, active: Rows) -> tuple[list[Rows], Rows]:
-        """Deal each active client but the one asked about as many records as a batch has; return what is left too."""
-        mixed, held = rng.permutation(source), [np.zeros(0, dtype=np.int64)] * pool.clients
-        for k in active[active != game.client]:
+    def others() -> tuple[list[Rows], Rows]:
+        """Deal each client but the one asked about as many records as a batch has; return what is left too."""
+        mixed, held = rng.permutation(private), [np.zeros(0, dtype=np.int64)] * pool.clients
+        for k in np.delete(np.arange(pool.clients), game.client):
             held[k], mixed = mixed[:size], mixed[size:]
         return held, mixed
 
     for _ in range(scenario.worlds):
-        held, own = others(private, np.arange(pool.clients))
+        held, own = others()
         secret = rng.random(scenario.federation.rounds) < 0.5
         batches = [deal(pool, has, own, [yes if each else no], rng)[0] for each in secret]
         held[game.client] = batches[0]
         worlds.append(Rounds("main", tuple(held), tuple(batches), secret))
     first = pool.y == pool.y[private].min()
     for _ in range(scenario.controls.planted_worlds):
-        held, own = others(private, planted)
+        held, own = others()
         secret = rng.random(scenario.controls.planted_rounds) < 0.5
         batches = [rng.choice(own[first[own] == each], size) for each in secret]
         held[game.client] = batches[0]

@@ -156,7 +156,7 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
     if isinstance(game, ClientPropertyGame):
         return _client_property(scenario, pool, game, watchers)
     if isinstance(game, BatchGame):
-        return _batches(scenario, pool, game, watchers)
+        return _batches(scenario, pool, game)
     if game == "source":
         return _source(scenario, pool, watchers)
     return _record(scenario, pool, watchers)
@@ -689,9 +689,9 @@ def _client_property(scenario: Scenario, pool: Pool, game: ClientPropertyGame, w
     return Draw(tuple(worlds), tuple(exams))
 
 
-def _batches(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozenset[int]) -> Draw:
+def _batches(scenario: Scenario, pool: Pool, game: BatchGame) -> Draw:
     """Worlds in which a coin decides for each round whether a client trains on records with a property."""
-    drawn = batch_game.rounds(scenario, pool, game, np.array(sorted(watchers | {game.client})))
+    drawn = batch_game.rounds(scenario, pool, game)
     population = _records(pool, pool.population)
     facts = {"property_label_correlation": drawn.correlation}
     worlds: list[World] = []
