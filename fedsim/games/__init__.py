@@ -37,7 +37,7 @@ def draw(scenario: Scenario, pool: Pool, game: Game, watchers: frozenset[int]) -
         case ClientPropertyGame():
             return client_property.draw(scenario, pool, game, watchers)
         case BatchGame():
-            return batches.draw(scenario, pool, game, watchers)
+            return batches.draw(scenario, pool, game)
         case "source":
             return source.draw(scenario, pool, watchers)
         case _:

@@ -61,11 +61,11 @@ def title(game: BatchGame) -> str:
     return f"batches:{game.client}:{property_words(game.column, game.value)}:{game.share:g}:{game.records}"
 
 
-def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Batches:
+def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
     """Return worlds in which a coin decides for each round whether a share of one client's batch has the property or
     nothing has it; number of records and labels are the same in every round. The other clients hold an iid draw. Where
-    the leak is planted, only the clients `planted` train, and a batch with the property is all one class, and one
-    without all others.
+    the leak is planted, a batch with the property is all one class, and one without all others; all clients train
+    there too, for who sees sums alone has to know how many are in them.
 
     A batch has no record in common with the other clients, but may have some with the client's batches of other rounds.
     Worlds draw the client's batches from disjoint blocks of the private records, where there are enough.
@@ -89,26 +89,26 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
     sources = split(pool, has, private, count, rng) if count > 1 else None
     worlds = []
 
-    def others(source: Rows, active: Rows) -> tuple[list[Rows], Rows]:
-        """Deal each active client but the one asked about as many records as a batch has; return what is left too."""
+    def others(source: Rows) -> tuple[list[Rows], Rows]:
+        """Deal each client but the one asked about as many records as a batch has; return what is left too."""
         mixed, held = rng.permutation(source), [np.zeros(0, dtype=np.int64)] * pool.clients
-        for k in active[active != game.client]:
+        for k in np.delete(np.arange(pool.clients), game.client):
             held[k], mixed = mixed[:size], mixed[size:]
         return held, mixed
 
     for w in range(scenario.worlds):
         if sources is None:
-            held, own = others(private, np.arange(pool.clients))
+            held, own = others(private)
         else:
             own = sources[w % count]
-            held, _ = others(np.setdiff1d(private, own), np.arange(pool.clients))
+            held, _ = others(np.setdiff1d(private, own))
         secret = rng.random(scenario.federation.rounds) < 0.5
         batches = [deal(pool, has, own, [yes if each else no], rng)[0] for each in secret]
         held[game.client] = batches[0]
         worlds.append(Rounds("main", tuple(held), tuple(batches), secret, w % count if count > 1 else w))
     first = pool.y == pool.y[private].min()
     for w in range(scenario.controls.planted_worlds):
-        held, own = others(private, planted)
+        held, own = others(private)
         secret = rng.random(scenario.controls.planted_rounds) < 0.5
         batches = [rng.choice(own[first[own] == each], size) for each in secret]
         held[game.client] = batches[0]
@@ -124,9 +124,9 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame, planted: Rows) -> Ba
     )
 
 
-def draw(scenario: Scenario, pool: Pool, game: BatchGame, watchers: frozenset[int]) -> Draw:
+def draw(scenario: Scenario, pool: Pool, game: BatchGame) -> Draw:
     """Worlds in which a coin decides for each round whether a client trains on records with a property."""
-    drawn = rounds(scenario, pool, game, np.array(sorted(watchers | {game.client})))
+    drawn = rounds(scenario, pool, game)
     population = records_of(pool, pool.population)
     facts = {"property_label_correlation": drawn.correlation}
     worlds: list[World] = []
