@@ -47,6 +47,18 @@ def test_it_does_not_pass_without_members_or_with_one_world() -> None:
     assert isinstance(_run(np.zeros((1, 50, 2)), np.arange(50)[None, :] % 2 == 0), Unresolved)
 
 
+def test_what_worlds_of_a_group_have_in_common_is_not_learned_in_the_group() -> None:
+    """Each group has a mark of its own and one secret: whoever learns in a group knows it, and nobody else does."""
+    groups = np.arange(80) // 4
+    members = (np.random.default_rng(2).permutation(20) < 10)[groups][:, None]
+    marks, asked = np.eye(20)[groups][:, None, :], np.ones_like(members)
+    apart = blind_baseline(marks, members, asked, 0, groups=groups)
+    assert isinstance(apart, Measured)
+    assert apart.estimate == pytest.approx(0.5, abs=0.2)
+    assert covers_chance(apart) is True
+    assert found_leak(blind_baseline(marks, members, asked, 0)) is True
+
+
 def test_it_finds_a_shift_between_the_members_and_the_others_of_many_records() -> None:
     rng = np.random.default_rng(1)
     members = np.tile(rng.random(100) < 0.5, (16, 1))

@@ -388,4 +388,4 @@ def test_needs_are_those_of_the_most_demanding_set() -> None:
     assert blocks(have, found, 7) == 7
     assert blocks(have, found.times(2), 100) == 1, "four are too few ..."
     assert blocks(have, found.times(2), 4) == 4, "... but not where there are no more worlds"
-    assert blocks(Supply(have.holders - 40, have.others), found, 100) == 1
+    assert blocks(Supply(have.holders, have.others - 6), found.times(0), 100) == 1, "others have taken too much"
