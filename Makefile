@@ -23,7 +23,7 @@ quickstart: $(BIN)/fedsim
 	if [ $$status -eq 1 ]; then echo "The claim was refuted, as it should be: this model leaks. Open the report above."; else exit $$status; fi
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """What every row of the attack table must keep: one law a test, over all rows."""
 
 import dataclasses
-from collections.abc import Iterable
 from functools import cache
 from multiprocessing.reduction import ForkingPickler
 
@@ -37,14 +36,7 @@ from tests.leaky_worlds import (
     view,
 )
 
-
-def of_rows(rows: Iterable[Attack]) -> pytest.MarkDecorator:
-    """Return the test once for each row; all laws of a row in one process, which computes signals and scores once."""
-    alike = [pytest.param(row, id=row.name, marks=pytest.mark.xdist_group(row.name)) for row in rows]
-    return pytest.mark.parametrize("attack", alike)
-
-
-ROWS = of_rows(ATTACKS.values())
+ROWS = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 OF_RECORDS = [attack for attack in ATTACKS.values() if attack.game == "record"]
 MANY_QUESTIONS = [attack for attack in ATTACKS.values() if attack.game != "property"]
 SEED = 0
@@ -143,7 +135,7 @@ def test_finds_a_planted_leak(attack: Attack) -> None:
     assert found >= FLOORS.get(attack.name, FLOOR)
 
 
-@of_rows(MANY_QUESTIONS)
+@pytest.mark.parametrize("attack", MANY_QUESTIONS, ids=lambda attack: attack.name)
 def test_finds_nothing_where_there_is_nothing(attack: Attack) -> None:
     """Fresh coins: the AUC is .5 with a standard deviation of at most .03; 5 of them: one false alarm in 1e6."""
     given = study_of(attack)
@@ -211,7 +203,7 @@ def test_not_visible_exactly_where_the_view_lacks_the_input(attack: Attack, rele
     assert isinstance(result, str) == (attack.signal.reads not in seen), result
 
 
-@of_rows(OF_RECORDS)
+@pytest.mark.parametrize("attack", OF_RECORDS, ids=lambda attack: attack.name)
 def test_order_of_the_questions_does_not_matter(attack: Attack) -> None:
     given = study_of(attack)
     assert isinstance(given.ask, RecordAsk)

@@ -53,8 +53,6 @@ from fedsim.results import (
 )
 from tests.fakes import nothing_promised, run
 
-pytestmark = pytest.mark.xdist_group("report")  # one process, so that fixtures are made once
-
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 

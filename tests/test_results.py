@@ -31,8 +31,6 @@ from fedsim.results import (
 )
 from tests.fakes import run
 
-pytestmark = pytest.mark.xdist_group("results")  # one process, so that fixtures are made once
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

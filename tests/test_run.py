@@ -23,8 +23,6 @@ from fedsim.scenario import LabelGame, PropertyGame, Scenario
 from fedsim.scenario_file import Loaded
 from tests import worlds
 
-pytestmark = pytest.mark.xdist_group("run")  # one process, so that fixtures are made once
-
 AUDITS: tuple[dict[str, Any], ...] = (
     {"name": "outsider", "attacks": ("loss", "lira", "update_cosine")},
     {"name": "server", "vantage": "server", "attacks": ("update_cosine",)},
