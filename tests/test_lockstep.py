@@ -182,7 +182,10 @@ def test_workers_pieces_and_the_order_of_worlds_change_no_byte(messages: bool) -
 def test_a_client_with_another_batch_in_each_round_trains_on_it_on_every_path(
     local: dict[str, Any], hidden: tuple[int, ...]
 ) -> None:
-    """One step or several, also where what the engine keeps between rounds, or a joint step, could hold old records."""
+    """One step or several, also where what the engine keeps between rounds, or a joint step, could hold old records.
+    Adam makes steps of gradients that are zero to rounding.
+    """
+    tolerance = 1e-8 if local.get("optimizer") == "adam" else 1e-10
     chosen = _job(
         {"learning_rate": 0.05, **local},
         data={"visual": {"name": "rotation"}, "candidates": 400, "population": 200},
@@ -196,7 +199,7 @@ def test_a_client_with_another_batch_in_each_round_trains_on_it_on_every_path(
     assert direct_world(chosen, 0)
     for messages in (False, True):
         for index, (events, _) in _together(chosen, [0, 1], messages).items():
-            _assert_same_conversation(_serial(chosen, index)[0], events)
+            _assert_same_conversation(_serial(chosen, index)[0], events, tolerance)
 
 
 LARGE: dict[str, Any] = {

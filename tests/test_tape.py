@@ -36,9 +36,13 @@ from tests import worlds
 
 def _record(folder: Path, events: Iterable[Event]) -> Path:
     recorder = tape.Recorder(folder)
-    for event in events:
-        recorder.add(event)
-    recorder.finish()
+    try:
+        for event in events:
+            recorder.add(event)
+        recorder.finish()
+    except BaseException:
+        recorder.discard()
+        raise
     return folder
 
 
