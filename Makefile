@@ -38,7 +38,7 @@ shokri-classes: $(BIN)/fedsim
 	@for classes in 2 10 20 50 100; do echo "== $$classes classes"; \
 	  $(BIN)/fedsim run scenarios/shokri-classes.yaml --set data.options.classes=$$classes --out $(RUNS)/shokri-classes/$$classes || exit; done
 
-# Every shipped scenario, one after the other; census-property, hospital and location30 need data (see README). Exit code 3
+# Every shipped scenario, one after the other; some need data (see README). Exit code 3
 # with a report is the alarm that dp-that-is-not is there to raise.
 scenarios: $(BIN)/fedsim
 	@for file in scenarios/*.yaml; do \
