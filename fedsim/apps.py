@@ -41,6 +41,7 @@ from fedsim.transcript import Arrays, Event
 from fedsim.vectors import Floats, flat, shaped
 from fedsim.views import Train
 from fedsim.world import World, rows_in
+from fedsim.world import cohort as world_cohort
 
 MEASURED = 5
 """The utility of a world is measured this many times after the start."""
@@ -115,18 +116,8 @@ def initial(setup: Bench, world: World) -> Params:
 
 
 def cohort(setup: Bench, world: World, number: int) -> list[int]:
-    """Return the clients that take part in round `number` of a world: those with records, all, a fixed number, or each
-    by a coin flip.
-    """
-    canaries = range(setup.clients, nodes(setup, world))
-    available = [*(k for k, rows in enumerate(world.rows) if len(rows)), *canaries]
-    wanted = world.federation.clients_per_round
-    rng = generator(setup.seed, world.name, "cohort", number)
-    if wanted is None:
-        return available
-    if isinstance(wanted, int):
-        return sorted(int(k) for k in rng.choice(available, min(wanted, len(available)), replace=False))
-    return [k for k, coin in zip(available, rng.random(len(available)), strict=True) if coin < wanted]
+    """Return the clients that take part in round `number` of a world, canaries included."""
+    return world_cohort(setup.seed, world, number, range(setup.clients, nodes(setup, world)))
 
 
 def nodes(setup: Bench, world: World) -> int:
@@ -263,7 +254,8 @@ def client_app(
     def evaluate_message(message: Message, context: Context) -> Message:
         setup = prepare()
         party = party_of(context)
-        rows = torch.from_numpy(world.rows[party]) if party < setup.clients else torch.zeros(0)
+        held = rows_in(world, party, round_of(message)) if party < setup.clients else world.rows[0][:0]
+        rows = torch.from_numpy(held)
         if not len(rows):
             return _reply(message, {"num-examples": 0, "loss": 0.0, "accuracy": 0.0})
         result = evaluate(

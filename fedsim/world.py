@@ -1,7 +1,7 @@
 """What a game draws: worlds, each a federation with a secret, and the exams that ask for it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.canaries import Canaries
+from fedsim.randomness import generator
 from fedsim.scenario import Adversary, Federation, ModelChoice
 from fedsim.transcript import SERVER
 from fedsim.views import Ask, RecordAsk, Records, SourceAsk, Vantage
@@ -52,6 +53,20 @@ def rows_in(world: World, party: int, number: int) -> Rows:
     return world.batches[1][number - 1]
 
 
+def cohort(seed: int, world: World, number: int, more: Sequence[int] = ()) -> list[int]:
+    """Return the clients that take part in round `number` of a world, which counts from 1: of those with records and of
+    `more`, all, a fixed number, or each by a coin flip. seed: that of the scenario.
+    """
+    available = [*(k for k, rows in enumerate(world.rows) if len(rows)), *more]
+    wanted = world.federation.clients_per_round
+    rng = generator(seed, world.name, "cohort", number)
+    if wanted is None:
+        return available
+    if isinstance(wanted, int):
+        return sorted(int(k) for k in rng.choice(available, min(wanted, len(available)), replace=False))
+    return [k for k, coin in zip(available, rng.random(len(available)), strict=True) if coin < wanted]
+
+
 @dataclass(frozen=True)
 class Exam:
     """The same questions in several worlds, with the truth.
@@ -69,6 +84,7 @@ class Exam:
         None: every world its own.
     sizes: float64 [w, clients], how many records each client trains on where that may follow the secret: the server
         knows it of all, a client of itself.
+    put: bool [w, items], which questions are put at all; None: all.
     caveat: what intervals over these worlds do not cover, in a sentence.
     """
 
@@ -85,6 +101,7 @@ class Exam:
     facts: Mapping[str, float] = field(default_factory=dict)
     groups: Rows | None = None
     sizes: NDArray[np.float64] | None = None
+    put: Bools | None = None
     caveat: str | None = None
 
 
@@ -97,8 +114,9 @@ class Draw:
 
 
 def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
-    """Return which questions count [w, items]: those of target worlds, except what is about the attacker's own data."""
-    return exam.targets[:, None] & ~np.isin(exam.owner, sorted(vantage_clients))[None, :]
+    """Return which questions count [w, items]: those put in target worlds, but for what is about the attacker's own data."""
+    counts = exam.targets[:, None] & ~np.isin(exam.owner, sorted(vantage_clients))[None, :]
+    return counts if exam.put is None else counts & exam.put
 
 
 def groups_of(exam: Exam, mask: Bools) -> int | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.games.client_property import Practice, planted_practice
+from fedsim.errors import ScenarioError
 from fedsim.games.common import bare_world, everyone_else, flips, records_of, tally, world_of
 from fedsim.games.holders import (
     ENOUGH_BLOCKS,
@@ -25,7 +26,7 @@ from fedsim.games.holders import (
 from fedsim.randomness import generator
 from fedsim.scenario import BatchGame, Scenario, property_words
 from fedsim.views import BatchAsk
-from fedsim.world import Bools, Draw, Exam, Kind, Rows, World, rows_in
+from fedsim.world import Bools, Draw, Exam, Kind, Rows, World, cohort, rows_in
 
 
 class Rounds(NamedTuple):
@@ -92,6 +93,11 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
     def others(source: Rows) -> tuple[list[Rows], Rows]:
         """Deal each client but the one asked about as many records as a batch has; return what is left too."""
         mixed, held = rng.permutation(source), [np.zeros(0, dtype=np.int64)] * pool.clients
+        if len(source) < size * (pool.clients - 1):
+            raise ScenarioError(
+                f"audits: {pool.clients - 1} other clients with {size} records each need {size * (pool.clients - 1)}, and "
+                f"{len(source)} are left; set `records` of the game lower, or `data.candidates` higher"
+            )
         for k in np.delete(np.arange(pool.clients), game.client):
             held[k], mixed = mixed[:size], mixed[size:]
         return held, mixed
@@ -109,6 +115,11 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
     first = pool.y == pool.y[private].min()
     for w in range(scenario.controls.planted_worlds):
         held, own = others(private)
+        if len(np.unique(first[own])) < 2:
+            raise ScenarioError(
+                "audits: where the leak is planted, the client has records of one kind only; set `records` of the game "
+                "lower, or `data.candidates` higher"
+            )
         secret = rng.random(scenario.controls.planted_rounds) < 0.5
         batches = [rng.choice(own[first[own] == each], size) for each in secret]
         held[game.client] = batches[0]
@@ -131,6 +142,10 @@ def draw(scenario: Scenario, pool: Pool, game: BatchGame) -> Draw:
     facts = {"property_label_correlation": drawn.correlation}
     worlds: list[World] = []
 
+    def in_cohort(place: int, number: int) -> bool:
+        """Return whether the client was drawn for a round: only then did it train, on whatever batch."""
+        return game.client in cohort(scenario.seed, worlds[place], number)
+
     def exam(kind: Kind, positions: Rows, members: Bools) -> Exam:
         tried, has = (drawn.planted, drawn.has_planted) if kind == "planted" else (drawn.practice, drawn.has)
         count = members.shape[1]
@@ -147,6 +162,7 @@ def draw(scenario: Scenario, pool: Pool, game: BatchGame) -> Draw:
             owner=np.full(count, game.client),
             new_items=False,
             facts=facts,
+            put=np.array([[in_cohort(int(w), t + 1) for t in range(count)] for w in positions]),
             groups=np.array([drawn.worlds[int(w)].group for w in positions]),
             caveat=drawn.caveat,
         )
