@@ -28,6 +28,8 @@ from fedsim.metrics import (
 Ints = npt.NDArray[np.int64]
 METHOD = "two-way clustered variance, exact binomial at the effective sample size"
 PARTS = 5  # odd, so that of any two parts of the worlds exactly one judges the other
+ROUND_OFF = 1e-12
+"""Sums of influences that cancel leave no more than this share of them."""
 METHOD_ERROR = "two-way clustered variance, log scale"
 
 
@@ -191,11 +193,11 @@ def leaked_by_estimates(
     error = _measure_error(np.square(estimates[asked] - truth), float(np.ptp(truth)) ** 2, world, item, confidence)
     if isinstance(error, Unresolved):
         return error
-    variance = float(np.mean(truth * (1 - truth)))
-    if not (spread := float(np.var(truth))):
+    possible, times = np.unique(truth, return_counts=True)
+    if len(possible) < 2:
         return Unresolved("All worlds have the same share, so there is nothing to estimate.")
     low, estimate, high = (
-        n_leaked_by_estimates(value, variance, spread) for value in (error.high, error.estimate, error.low)
+        n_leaked_by_estimates(value, possible, times / times.sum()) for value in (error.high, error.estimate, error.low)
     )
     method = f"{error.method}; error turned into records"
     return _of_groups(replace(error, estimate=estimate, low=low, high=high, method=method), rows, world)
@@ -363,7 +365,8 @@ def _cluster_variance(influence: Floats, cluster: Ints) -> float:
     names, number = np.unique(cluster, return_inverse=True)
     if names.size < 2:
         return 0.0
-    return float(names.size / (names.size - 1) * np.square(np.bincount(number, influence)).sum())
+    variance = float(names.size / (names.size - 1) * np.square(np.bincount(number, influence)).sum())
+    return variance if variance > (ROUND_OFF * np.abs(influence).sum()) ** 2 else 0.0
 
 
 def _degrees(world: Ints, item: Ints) -> int:

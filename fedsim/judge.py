@@ -128,14 +128,17 @@ def _try(shared: Questioned, attack: Attack, exam: Exam) -> Tried | str:
     """Return the scores of an attack in an exam, or why there are none.
 
     A world in which the attack saw nothing (its client was never drawn, say) is neither asked about nor a reference.
+    One in which it saw sums, and they single out nobody, is: it knows nothing there, and is not judged by the rest.
     """
     name = shared.each.probes[exam.kind, attack.name]
     worlds = [shared.left[int(w)] for w in exam.worlds]
-    seen = np.array([name in world.signals for world in worlds])
-    if not seen.any():
+    found = np.array([name in world.signals for world in worlds])
+    if not found.any():
         return worlds[0].not_visible[name]
+    seen = found | [world.equations.get(name, {}).get("sums", 0) > 0 for world in worlds]
     shape = next(world.signals[name].shape for world in worlds if name in world.signals)
-    signals = np.stack([world.signals.get(name, np.zeros(shape)) for world in worlds])
+    signals = np.stack([world.signals.get(name, np.full(shape, np.nan)) for world in worlds])
+    signals[~seen] = 0
     targets, references = exam.targets & seen, exam.references & seen[None, :]
     fewest = int(references[targets].sum(axis=1).min()) if targets.any() else 0
     if fewest < attack.min_references:
@@ -365,10 +368,12 @@ def _controls(
     """Return the three controls of a finding: what each measured, whether it passed, and what that means."""
     no_leak = _control_auc(null, CONFIDENCE, "There is no null control: no record was set aside for it.")
     known_leak = _control_auc(planted, LEVEL, "The scenario asks for no planted worlds.")
+    if isinstance(null, Tried) and covers_chance(no_leak) and not found_leak(_perfect(null, CONFIDENCE)):
+        no_leak = Unresolved("The worlds are too few to tell even perfect answers from chance.")
     if isinstance(planted, Tried) and isinstance(known_leak, Measured) and not found_leak(known_leak):
-        answers = planted.exam.members.astype(np.float64)
-        perfect = _compared(AUC, planted.exam, answers, planted.asked, LEVEL)
-        if not found_leak(perfect):
+        perfect = _perfect(planted, LEVEL)
+        # 0 and 1 have a narrower interval than scores that rank as well: who ranks perfectly has not failed
+        if not found_leak(perfect) or (isinstance(perfect, Measured) and known_leak.estimate >= perfect.estimate):
             known_leak = Unresolved("The planted worlds are too few to tell even a perfect attack from chance.")
     facts = "".join(f"; {name.replace('_', ' ')} {value:.3f}" for name, value in main.facts.items())
     return {
@@ -380,6 +385,11 @@ def _controls(
 
 def _control(name: str, found: Found, confidence: float, passed: bool | None, facts: str = "") -> results.Control:
     return results.Control(results.quantity(found, confidence), passed, CONTROL_WORDS[name][passed] + facts)
+
+
+def _perfect(tried: Tried, confidence: float) -> Found:
+    """Return what a control measures of an attack that always answers right."""
+    return _compared(AUC, tried.exam, tried.exam.members.astype(np.float64), tried.asked, confidence)
 
 
 def _control_auc(tried: Tried | str | None, confidence: float, absent: str) -> Found:

@@ -3,6 +3,7 @@
 Higher score means "yes, in". A threshold t says yes when `score >= t`, so tied scores always enter together.
 """
 
+import bisect
 import math
 import re
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Kind = Literal["auc", "tpr", "advantage", "balanced_accuracy", "precision", "mae", "n_leaked"]
 
+MOST_RECORDS = 100_000
+"""From so many records on it is as good as knowing the share."""
 ALLOWED_METRICS = (
     "auc, tpr@fpr=LEVEL, advantage, balanced_accuracy, precision@prior=LEVEL, mae, n_leaked (0 < LEVEL < 1, as in "
     "tpr@fpr=0.01)"
@@ -249,19 +252,37 @@ def n_leaked(accuracy: float, ratio: float) -> float:
     return math.inf if missing <= 0 or ratio == 0 else math.log(missing) / math.log(ratio)
 
 
-def n_leaked_by_estimates(squared_error: float, variance: float, spread: float) -> float:
-    """Return how many records would estimate a share with as small an error, beside what is known beforehand:
-    variance / squared_error - variance / spread, at least 0, and infinite without an error.
+def n_leaked_by_estimates(squared_error: float, shares: Floats, chances: Floats) -> float:
+    """Return how many records would estimate a share with as small an error, by whoever knows which shares are possible
+    and makes the best of the records: 0 where the mean of the shares does as well, infinite from `MOST_RECORDS` on.
 
     Args:
         squared_error: mean squared error of the estimates, at least 0.
-        variance: of one record, share x (1 - share), averaged over what was asked.
-        spread: variance of the shares asked about, above 0: the error of who knows nothing and says their mean.
+        shares: float64 [shares], the possible ones, all different.
+        chances: float64 [shares], how likely each is; sum to 1.
 
-    Source: Suri and Evans, as `n_leaked`, where the mean of n records has the error share (1 - share) / n; with what is
-    known beforehand weighed in, precisions add up.
+    Source: Suri and Evans, as `n_leaked`; the number of holders among n records is binomial, and the posterior mean of
+    the share has the smallest squared error. Between two whole numbers the error is taken as linear.
     """
-    return max(variance / squared_error - variance / spread, 0.0) if squared_error > 0 else math.inf
+    if squared_error >= _least_error(0, shares, chances):
+        return 0.0
+    if squared_error < _least_error(MOST_RECORDS, shares, chances):
+        return math.inf
+    enough = bisect.bisect_left(
+        range(MOST_RECORDS + 1), -squared_error, key=lambda records: -_least_error(records, shares, chances)
+    )
+    worse, better = (_least_error(records, shares, chances) for records in (enough - 1, enough))
+    return enough - 1 + (worse - squared_error) / (worse - better)
+
+
+def _least_error(records: int, shares: Floats, chances: Floats) -> float:
+    """Return the mean squared error of the best estimate of a share from so many records."""
+    joint = (
+        scipy.stats.binom.pmf(np.arange(records + 1), records, shares[:, None]) * chances[:, None]
+    )  # [shares, records + 1]
+    seen = joint.sum(axis=0)
+    best = np.divide(joint.T @ shares, seen, out=np.zeros(records + 1), where=seen > 0)
+    return float((joint * np.square(best - shares[:, None])).sum())
 
 
 def _last_point(curve: Roc, fpr: float) -> int:

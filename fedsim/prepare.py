@@ -190,6 +190,11 @@ def _trial(
     worlds = _drawn(scenario, pool, audits)
     if recipes.client is not None and audits[0][1].adversary is not None:
         raise ScenarioError("--client-app: clients of one's own know no adversary; leave `adversary` out of the audits")
+    if recipes.client is not None and any(world.batches for world in worlds.worlds):
+        raise ScenarioError(
+            "--client-app: clients of one's own train on the rows of their world, and the game batches gives another "
+            "batch in each round"
+        )
     for world in worlds.worlds:
         if not any(len(rows) for rows in world.rows):
             raise ScenarioError(

@@ -114,7 +114,7 @@ class Draw:
 
 
 def asked(exam: Exam, vantage_clients: frozenset[int]) -> Bools:
-    """Return which questions count [w, items]: those put in target worlds, but for what is about the attacker's own data."""
+    """Return which questions count [w, items]: those put in target worlds, but not about the attacker's own data."""
     counts = exam.targets[:, None] & ~np.isin(exam.owner, sorted(vantage_clients))[None, :]
     return counts if exam.put is None else counts & exam.put
 

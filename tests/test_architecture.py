@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, str] = {
     "fedsim.training": "models scenario",
     "fedsim.dp_sgd": "gradients training",
     "fedsim.release": "monitor scenario transcript views",
-    "fedsim.world": "canaries scenario transcript views",
+    "fedsim.world": "canaries randomness scenario transcript views",
     "fedsim.actors": "scenario transcript views world",
     "fedsim.games": "canaries data errors randomness scenario views world",
     "fedsim.grid": "errors transcript",

@@ -421,3 +421,13 @@ def test_thresholds_are_learned_on_other_groups(seed: int) -> None:
     assert isinstance(found, Unresolved), "the five parts are parts of the groups"
     assert "5 are needed" in found.reason
     assert isinstance(measure(ACCURACY, scores, members, np.ones_like(members)), Measured)
+
+
+@pytest.mark.parametrize("count", [2, 5, 12])
+def test_worlds_that_answer_alike_have_an_interval_and_no_point(count: int) -> None:
+    """Influences that cancel leave round-off, which is no variance."""
+    scores = np.tile(np.random.default_rng(3).normal(size=7), (count, 1))
+    members = np.tile(np.array([True, False, True, True, False, False, True]), (count, 1))
+    found = measure(Metric("auc"), scores, members, np.ones_like(members), new_items=False)
+    assert isinstance(found, Measured)
+    assert found.low < found.estimate < found.high

@@ -219,7 +219,10 @@ def test_an_attack_that_saw_something_somewhere_is_not_taken_for_guessing() -> N
     """As `judge` words it where too few worlds showed the attack anything."""
     shared: Any = SimpleNamespace(
         each=SimpleNamespace(probes={("main", "lira"): "probe"}),
-        left={w: SimpleNamespace(signals={"probe": np.zeros(3)} if w < 2 else {}, not_visible={}) for w in range(8)},
+        left={
+            w: SimpleNamespace(signals={"probe": np.zeros(3)} if w < 2 else {}, not_visible={}, equations={})
+            for w in range(8)
+        },
     )
     exam: Any = SimpleNamespace(
         kind="main", worlds=range(8), targets=np.ones(8, bool), references=~np.eye(8, dtype=bool)
@@ -334,3 +337,35 @@ def test_the_interval_of_an_accuracy_is_made_of_accuracies() -> None:
         assert high.low == pytest.approx(1 - (low.high or 0.0)) == pytest.approx(0.95 - 3.182446 * 0.05)
     assert found.test_loss.low == 0.0
     assert (found.test_loss.high or 0.0) == pytest.approx(2.25 + 3.182446 * 2.25)
+
+
+def test_where_sums_single_out_nobody_the_attack_knows_nothing_and_is_judged_there_too() -> None:
+    """Three worlds: in one the equations were solved, in one not, and in one no sum was seen."""
+    left = {
+        w: SimpleNamespace(
+            signals={"probe": np.array([0.4, -0.4])} if w == 0 else {},
+            not_visible={"probe": "nobody"},
+            equations={"probe": {"sums": sums}},
+        )
+        for w, sums in enumerate((3, 3, 0))
+    }
+    shared: Any = SimpleNamespace(
+        each=SimpleNamespace(probes={("main", "prolin"): "probe"}, vantage=SimpleNamespace(clients=frozenset())),
+        prepared=SimpleNamespace(scenario=SimpleNamespace(seed=0)),
+        left=left,
+    )
+    exam: Any = SimpleNamespace(
+        kind="main",
+        worlds=range(3),
+        ask=None,
+        members=np.array([[True, False]] * 3),
+        targets=np.ones(3, bool),
+        references=~np.eye(3, dtype=bool),
+        owner=np.arange(2),
+        put=None,
+        quantity=None,
+    )
+    found = judge._try(shared, ATTACKS["prolin"], exam)
+    assert isinstance(found, judge.Tried)
+    np.testing.assert_array_equal(found.asked, [[True] * 2, [True] * 2, [False] * 2])
+    np.testing.assert_array_equal(found.scores[:2], [[0.4, -0.4], [0, 0]])

@@ -78,14 +78,15 @@ def test_guesses_leak_nothing() -> None:
 
 
 def test_estimates_as_good_as_the_mean_of_n_records_leak_n() -> None:
-    """A mean of 20 records has the error a (1 - a) / 20, weighed with what is known of the shares beforehand; 4,000
-    worlds, a false alarm of 1e-6 for the wide bracket.
+    """Who sees 20 records and says the posterior mean of four shares is worth 20; 4,000 worlds, a false alarm of 1e-6
+    for the wide bracket.
     """
     rng = np.random.default_rng(1)
     shares = rng.choice([0.2, 0.4, 0.6, 0.8], size=(4000, 1))
     asked = np.ones_like(shares, dtype=bool)
-    weight = 20 / 0.2 / (20 / 0.2 + 1 / 0.05)  # records of variance .2 on average, shares of variance .05 about .5
-    found = leaked_by_estimates(0.5 + weight * (rng.binomial(20, shares) / 20 - 0.5), shares, asked)
+    grid = np.array([0.2, 0.4, 0.6, 0.8])
+    likely = binom.pmf(rng.binomial(20, shares), 20, grid)  # [worlds, shares]
+    found = leaked_by_estimates((likely @ grid / np.sum(likely, axis=1))[:, None], shares, asked)
     assert isinstance(found, Measured)
     assert 17.5 < found.low < found.estimate < found.high < 22.5
     blind = leaked_by_estimates(np.full((4000, 1), 0.5), shares, asked)
@@ -96,8 +97,14 @@ def test_estimates_as_good_as_the_mean_of_n_records_leak_n() -> None:
     assert isinstance(right, Measured)
     assert isinf(right.estimate)
     assert right.low > 100
-    assert n_leaked_by_estimates(0.04, 0.2, 0.1) == 3
-    assert n_leaked_by_estimates(0.2, 0.2, 0.1) == 0
+    chances = np.full(4, 0.25)
+    spread = 0.05  # with one or two records the posterior mean is linear in the holders, and its error in closed form
+    for records in (1, 2):
+        error = spread - (records * spread) ** 2 / (records * (0.25 - spread) + records**2 * spread)
+        assert n_leaked_by_estimates(error, grid, chances) == pytest.approx(records, abs=1e-9)
+    assert n_leaked_by_estimates((0.04 + spread) / 2, grid, chances) == pytest.approx(0.5, abs=1e-9)
+    assert n_leaked_by_estimates(spread, grid, chances) == 0
+    assert isinf(n_leaked_by_estimates(0.0, grid, chances))
 
 
 def test_a_record_and_a_report_show_infinity() -> None:

@@ -276,7 +276,7 @@ def test_there_are_as_many_blocks_as_the_records_allow(shares: tuple[float, ...]
     drawn = draw(chosen, pool, game, frozenset())
     most = min(40, int(200 // (records * (1 - min(shares)) / 2)), int(200 // (records * max(shares) / 2)))
     assert expected == (most if most >= 5 else 1)
-    for exam in drawn.exams[:2]:
+    for exam in drawn.exams[:1]:
         held = asked_rows(drawn, exam)
         assert len(held) == (expected if expected > 1 else 40)
         assert apart(held) == (expected > 1)
@@ -339,7 +339,7 @@ def test_too_few_records_for_blocks_are_said_with_what_would_do() -> None:
 def test_what_is_asked_about_one_client_is_in_blocks_and_the_others_hold_nothing_of_them() -> None:
     chosen, pool = made(400, 400, clients=3)
     drawn = draw(chosen, pool, _game(value="f", records=30, client=1), frozenset())
-    for exam in drawn.exams[:2]:
+    for exam in drawn.exams[:1]:
         held = asked_rows(drawn, exam, client=1)
         assert len(held) >= 5
         assert apart(held)

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fedsim.data.pool import Pool, victim_rows
-from fedsim.games.client_property import Practice, planted_practice
 from fedsim.errors import ScenarioError
+from fedsim.games.client_property import Practice, planted_practice
 from fedsim.games.common import bare_world, everyone_else, flips, records_of, tally, world_of
 from fedsim.games.holders import (
     ENOUGH_BLOCKS,
@@ -95,8 +95,8 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
         mixed, held = rng.permutation(source), [np.zeros(0, dtype=np.int64)] * pool.clients
         if len(source) < size * (pool.clients - 1):
             raise ScenarioError(
-                f"audits: {pool.clients - 1} other clients with {size} records each need {size * (pool.clients - 1)}, and "
-                f"{len(source)} are left; set `records` of the game lower, or `data.candidates` higher"
+                f"audits: {pool.clients - 1} other clients with {size} records each need {size * (pool.clients - 1)}, "
+                f"and {len(source)} are left; set `records` of the game lower, or `data.candidates` higher"
             )
         for k in np.delete(np.arange(pool.clients), game.client):
             held[k], mixed = mixed[:size], mixed[size:]
@@ -163,7 +163,8 @@ def draw(scenario: Scenario, pool: Pool, game: BatchGame) -> Draw:
             new_items=False,
             facts=facts,
             put=np.array([[in_cohort(int(w), t + 1) for t in range(count)] for w in positions]),
-            groups=np.array([drawn.worlds[int(w)].group for w in positions]),
+            # answers of the null control have nothing to do with the records, so its worlds vary one by one
+            groups=None if kind == "null" else np.array([drawn.worlds[int(w)].group for w in positions]),
             caveat=drawn.caveat,
         )
 

@@ -146,7 +146,8 @@ def draw(scenario: Scenario, pool: Pool, game: ClientPropertyGame, watchers: fro
             owner=asked,
             new_items=False,
             facts=facts,
-            groups=np.array([drawn.worlds[int(w)].group for w in positions]),
+            # answers of the null control have nothing to do with the records, so its worlds vary one by one
+            groups=None if kind == "null" else np.array([drawn.worlds[int(w)].group for w in positions]),
             caveat=drawn.caveat,
         )
 

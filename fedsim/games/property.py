@@ -361,7 +361,8 @@ def draw(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
                 new_items=True,
                 quantity=np.array([[each.share] for each in mine]) if len(game.shares) > 2 else None,
                 facts={"property_label_correlation": drawn.correlation},
-                groups=np.array([each.group for each in mine]),
+                # answers of the null control have nothing to do with the records, so its worlds vary one by one
+                groups=None if kind == "null" else np.array([each.group for each in mine]),
                 sizes=np.stack([np.bincount(each.owner, minlength=pool.clients) for each in mine]).astype(np.float64)
                 if follows
                 else None,
