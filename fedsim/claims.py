@@ -53,6 +53,11 @@ FEWEST_WORLDS = 5
 """Independent federations below which no verdict rests on them."""
 
 
+def apart(found: Measured) -> int:
+    """Return on how many worlds a number rests, those that share records taken as one."""
+    return found.worlds if found.groups is None else found.groups
+
+
 def verdict(
     measurement: Measured | Unresolved,
     at_most: float,
@@ -80,7 +85,7 @@ def verdict(
     """
     if not isfinite(at_most):
         raise ValueError(f"at_most must be finite, got {at_most}")
-    if isinstance(measurement, Unresolved) or measurement.worlds < FEWEST_WORLDS:
+    if isinstance(measurement, Unresolved) or apart(measurement) < FEWEST_WORLDS:
         return _too_little(measurement)
     if null is False:
         return Verdict("inconclusive", "The null control failed: the attack sees a leak where there is none.")
@@ -103,7 +108,8 @@ def _too_little(found: Measured | Unresolved) -> Verdict:
     """The verdict where there is no number, or one from too few worlds."""
     if isinstance(found, Unresolved):
         return Verdict("inconclusive", found.reason)
-    return Verdict("inconclusive", f"{found.worlds} worlds are too few for a verdict; {FEWEST_WORLDS} are needed.")
+    what = "worlds" if found.groups is None else "groups of worlds that share no records"
+    return Verdict("inconclusive", f"{apart(found)} {what} are too few for a verdict; {FEWEST_WORLDS} are needed.")
 
 
 def deciding(verdicts: Sequence[Verdict], measurements: Sequence[Measured | Unresolved]) -> int:
@@ -220,6 +226,7 @@ def difference(more: Measured, less: Measured) -> Measured:
         more.members + less.members,
         more.non_members + less.non_members,
         min(more.worlds, less.worlds),
+        groups=None if more.groups is None and less.groups is None else min(apart(more), apart(less)),
     )
 
 
@@ -248,7 +255,7 @@ def difference_verdict(found: Measured | Unresolved, by: float, failed: Sequence
     """
     if not isfinite(by):
         raise ValueError(f"by must be finite, got {by}")
-    if isinstance(found, Unresolved) or found.worlds < FEWEST_WORLDS:
+    if isinstance(found, Unresolved) or apart(found) < FEWEST_WORLDS:
         return _too_little(found)
     if failed:
         return Verdict("inconclusive", failed[0])

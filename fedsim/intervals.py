@@ -48,6 +48,7 @@ class Measured:
     non_members: int
     worlds: int  # worlds with at least one asked entry; where some share records, `method` says how many do not
     false_positives: int | None = None  # only for "tpr@fpr=..."
+    groups: int | None = None  # of worlds that share records, each taken as one; None: no two worlds share any
 
     def __post_init__(self) -> None:
         if not (self.low <= self.estimate <= self.high and isfinite(self.low)):
@@ -286,7 +287,7 @@ def _of_groups(found: Measured | Unresolved, rows: Ints, world: Ints) -> Measure
     if isinstance(found, Unresolved) or groups == worlds:
         return found
     method = f"{found.method}; {worlds} worlds in {groups} groups that share no records, each taken as one"
-    return replace(found, worlds=int(worlds), method=method)
+    return replace(found, worlds=int(worlds), groups=int(groups), method=method)
 
 
 def _measured(

@@ -16,7 +16,7 @@ from fedsim.games import draw
 from fedsim.scenario import BatchGame, ClientPropertyGame
 from fedsim.transcript import AGGREGATE, SERVER, Event, client, frozen
 from fedsim.views import BatchAsk, ClientPropertyAsk, Floats, Public, Records
-from fedsim.world import Draw, Exam, rows_in
+from fedsim.world import Draw, Exam, asked, cohort, rows_in
 from tests import worlds
 from tests.leaky_worlds import batch_study, client_property_study, public, rehearsal, signals, view
 
@@ -61,11 +61,11 @@ def by_hand(cohorts: Sequence[Sequence[int]], secret: Bools) -> tuple[Public, Cl
     model = frozen({"layer0.weight": np.zeros((2, 2)), "layer0.bias": np.zeros(2)})
     rng, events = np.random.default_rng(2), []
     replies = [setup.train(model, x[[int(s)]], population.y[[0]], rng) for s in secret]
-    for number, cohort in enumerate(cohorts, 1):
-        events += [Event(number, "train", SERVER, client(k), model, {}) for k in cohort]
-        events += [Event(number, "train-reply", client(k), SERVER, {"masked": np.zeros(3)}, {}) for k in cohort]
-        mean = {name: np.mean([np.asarray(replies[k][name]) for k in cohort], axis=0) for name in model}
-        facts: dict[str, Any] = {"clients": len(cohort), "weight": 3.0 * len(cohort)}
+    for number, present in enumerate(cohorts, 1):
+        events += [Event(number, "train", SERVER, client(k), model, {}) for k in present]
+        events += [Event(number, "train-reply", client(k), SERVER, {"masked": np.zeros(3)}, {}) for k in present]
+        mean = {name: np.mean([np.asarray(replies[k][name]) for k in present], axis=0) for name in model}
+        facts: dict[str, Any] = {"clients": len(present), "weight": 3.0 * len(present)}
         events.append(Event(number, AGGREGATE, SERVER, SERVER, frozen(mean), facts))
     return setup, ClientPropertyAsk(np.arange(CLIENTS), population, sets, sets + 1), events
 
@@ -286,6 +286,24 @@ def test_a_client_trains_on_another_batch_in_each_round() -> None:
         assert not set(others) & set(np.concatenate(batches_of))
         assert rows_in(world, 0, 5) is world.rows[0]
     assert all(len(each) == 6 for w in exam_of(drawn, "planted").worlds for each in drawn.worlds[w].rows)
+
+
+def test_only_rounds_for_which_the_client_was_drawn_are_asked_about() -> None:
+    chosen = worlds.scenario(data=TABLE, worlds=6, federation={"rounds": 20, "clients_per_round": 1})
+    game = BatchGame(name="batches", column="sex", value="1", client=1, records=6)
+    main = (drawn := draw(chosen, worlds.pool(chosen), game, frozenset())).exams[0]
+    put = asked(main, frozenset())
+    for place, row in zip(main.worlds, put, strict=True):
+        there = [1 in cohort(chosen.seed, drawn.worlds[place], number) for number in range(1, 21)]
+        assert row.tolist() == there
+    assert 0 < put.sum() < put.size / 2
+
+
+def test_clients_for_whom_no_records_are_left_are_refused() -> None:
+    chosen = worlds.scenario(data={**TABLE, "clients": 10}, worlds=6)
+    game = BatchGame(name="batches", column="sex", value="1", records=36)
+    with pytest.raises(ScenarioError, match=r"9 other clients with 36 records each need 324, and \d+ are left; set"):
+        draw(chosen, worlds.pool(chosen), game, frozenset())
 
 
 @pytest.mark.parametrize("records", [2, 3])
