@@ -33,6 +33,7 @@ from fedsim.scenario import (
     DistributedPrivacy,
     EpsilonClaim,
     Federation,
+    RecordPrivacy,
 )
 from fedsim.transcript import SERVER
 from fedsim.views import Vantage
@@ -80,6 +81,18 @@ def hides_presence(trial: Trial) -> bool:
     return isinstance(privacy, CentralPrivacy | AdaptivePrivacy) and facts.secure is None and not drawn
 
 
+def reads_numbers(scores: Scores) -> bool:
+    """Return whether an attack on records meets clients' numbers of records in clear under DP-SGD, whose accounting
+    takes them as public: zero stands in a record's place there, and a coin of the game removes it.
+    """
+    audit, federation = scores.audit, scores.trial.federation
+    if audit.audit.game != "record" or not isinstance(federation.privacy, RecordPrivacy):
+        return False
+    secure = federation.secure_aggregation
+    told = secure is None or secure.metadata == "clear" or federation.evaluate_clients
+    return told and SERVER in audit.vantage.parties
+
+
 def worst(trials: Sequence[Trial], delta: float | None = None) -> tuple[Spent, ...]:
     """Return what the accountant gives every observer of a setup: the largest epsilon of its games, whose worlds differ
     in who is there, with canary clients and without.
@@ -107,6 +120,12 @@ def bound(scores: Scores, name: str, confidence: float, seed: int) -> Bound | Un
             "What is accounted for in this federation is the content of a client's updates, and this game asks whether "
             "there are any; use canaries of unit client, or central privacy without secure aggregation, with all "
             "clients or Poisson sampling."
+        )
+    if reads_numbers(scores):
+        return Unresolved(
+            "What is accounted for is zero in a record's place, with the number of records public; this game removes "
+            "the record, and the server is told the number in clear; use canaries of unit record, or secure "
+            "aggregation with hidden metadata."
         )
     rng = generator(seed, "bound", scores.audit.audit.name, scores.attack, name)
     found, delta = scores.evidence, scores.audit.audit.delta
@@ -178,7 +197,7 @@ def caps(scores: Scores) -> dict[str, float]:
     out, where the attack asks about something else, and for a collusion, which nobody accounts for.
     """
     audit, game = scores.audit, scores.audit.audit.game
-    present = game == "record" or isinstance(game, CanaryGame)
+    present = (game == "record" and not reads_numbers(scores)) or isinstance(game, CanaryGame)
     present |= isinstance(game, ClientGame) and hides_presence(scores.trial)
     if not present or len(audit.vantage.parties) > 1:
         return {}

@@ -13,8 +13,9 @@ from scipy.stats import norm
 from attacks import ATTACKS
 from fedsim import results
 from fedsim.accounting import Spent
-from fedsim.epsilon import Scores, caps, permitted
+from fedsim.epsilon import Scores, alarms, bound, caps, permitted
 from fedsim.errors import ScenarioError
+from fedsim.intervals import Unresolved
 from fedsim.prepare import prepare
 from fedsim.run import execute
 from fedsim.scenario_file import Loaded, load
@@ -136,6 +137,42 @@ def test_caps_are_for_what_the_accountant_speaks_of() -> None:
         if caps(Scores(trial, each, each.audit.attacks[0], nothing, False))
     }
     assert capped == {"public", "participant", "canaries", "client"}
+
+
+@pytest.mark.parametrize("secure", [None, "clear", "hidden"])
+def test_an_epsilon_that_takes_numbers_of_records_as_public_is_not_held_against_who_reads_them(
+    secure: str | None,
+) -> None:
+    """Scores that tell every coin, as numbers of records do for tiny clients, refute only what hides the numbers."""
+    record = {"name": "record", "noise_multiplier": 4.0}
+    masks = {"protocol": "ideal", "weights": "uniform", "metadata": secure} if secure else None
+    canaries: dict[str, Any] = {"name": "canaries", "unit": "record", "count": 4}
+    audits: list[dict[str, Any]] = [
+        {"name": "public", "vantage": "public", "attacks": ("loss",)},
+        {"name": "participant", "vantage": "client:0", "attacks": ("loss",)},
+        {"name": "server", "vantage": "server", "attacks": ("metadata_only",)},
+        {"name": "collusion", "vantage": "server+client:0", "attacks": ("metadata_only",)},
+        {"name": "canaries", "game": canaries, "vantage": "server", "attacks": ("canary_product",)},
+    ]
+    federation = {"rounds": 1, "privacy": record, "secure_aggregation": masks}
+    chosen = worlds.scenario(audits=tuple(audits), federation=federation)
+    prepared = prepare(Loaded(chosen, {}, Path("test.yaml"), {}), ATTACKS, recipes())
+    coins = np.random.default_rng(0).random((1, 4000)) < 0.5
+    told = results.Evidence(coins.astype(np.float64), coins, np.ones_like(coins))
+    found = {
+        each.audit.name: Scores(trial, each, each.audit.attacks[0], told, False)
+        for trial in prepared.trials
+        for each in trial.audits
+    }
+    hidden = {"server"} if secure == "hidden" else set()
+    assert {name for name, each in found.items() if caps(each)} == {"public", "participant", "canaries"} | hidden
+    unresolved = {
+        name: made for name, each in found.items() if isinstance(made := bound(each, "one_run", 0.95, 0), Unresolved)
+    }
+    assert set(unresolved) == (set() if hidden else {"server", "collusion"})
+    assert all("told the number in clear" in made.reason for made in unresolved.values())
+    raised = {alarm.split(",")[0] for alarm in alarms(list(found.values()), 0)}
+    assert raised == {"public", "participant", "canaries"} | hidden
 
 
 @pytest.mark.parametrize("specimen", ["noise_tenth", "no_clipping", "tiny_sensitivity", "flower_dp_weighted"])
