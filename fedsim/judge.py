@@ -350,7 +350,7 @@ CONTROL_WORDS: dict[str, dict[bool | None, str]] = {
         None: "it did not run",
     },
     "planted": {
-        True: "in over-trained worlds with a planted leak it finds the leak",
+        True: "in worlds with a planted leak it finds the leak",
         False: "it does not even find a planted leak: its silence means nothing",
         None: "it did not run",
     },

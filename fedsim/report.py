@@ -97,7 +97,7 @@ GAMES: dict[GameName, Words] = {
 }
 CONTROLS = {
     "null": ("Null", "no leak is possible, so the AUC must cover 0.5"),
-    "planted": ("Planted leak", "over-trained on purpose, so the attack must find it"),
+    "planted": ("Planted leak", "worlds with a leak made on purpose, so the attack must find it"),
     "blind": ("Blind baseline", "a guess from the data alone, without any model; its AUC must cover 0.5"),
 }
 SLICES = {"mislabelled": "records with a wrong label", "most_exposed_tenth": "most exposed tenth"}

@@ -135,7 +135,7 @@ def finding(
         slices={"most_exposed_tenth": {metric.name: quantity(metric, tenth) for metric in DEFAULT_METRICS[:3]}},
         controls={
             "null": Control(quantity(auc, null), True, "Records that never trained: the interval covers 0.5."),
-            "planted": Control(quantity(auc, planted), True, "Over-trained federations: the attack found the leak."),
+            "planted": Control(quantity(auc, planted), True, "Worlds with a planted leak: the attack found it."),
             "blind": Control(unknown("needs more public records", 0.95), None, "Not run: needs more public records."),
         },
         exposed=tuple(

@@ -3,8 +3,11 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from fedsim.scenario import Game
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("fedsim", "attacks", "strategies")
@@ -198,6 +201,13 @@ def test_the_project_unpickles_nothing() -> None:
         assert not {module.split(".")[0] for module in _imports(text)} & set(UNPICKLERS)
         assert "allow_pickle=True" not in text
         assert "weights_only=False" not in text
+
+
+def test_the_design_names_every_game() -> None:
+    words = (ROOT / "docs" / "design.md").read_text().split("## The words")[1].split("## Laws")[0]
+    names = {tag.tag for option in get_args(get_args(Game)[0]) for tag in get_args(option)[1:]}
+    assert {"record", "source", "batches"} <= names
+    assert {name for name in names if f"`{name}`" not in words} == set()
 
 
 def test_the_design_names_every_room() -> None:
