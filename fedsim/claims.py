@@ -95,13 +95,20 @@ def verdict(
     if measurement.low > at_most:
         return Verdict("refuted", f"All of {interval} lies above the claimed {at_most:g}.")
     if measurement.high > at_most:
-        return Verdict("inconclusive", f"The claimed {at_most:g} lies inside {interval}: more worlds would narrow it.")
+        return Verdict("inconclusive", f"The claimed {at_most:g} lies inside {interval}: {_narrower(measurement)}.")
     if planted is False:
         return Verdict("inconclusive", "The planted leak was not found: the attack is too weak to clear anyone.")
     for control, passed in (("null control", null), ("planted leak", planted)):
         if passed is None:
             return Verdict("inconclusive", f"The {control} did not run, and without it nobody is cleared.")
     return Verdict("not refuted", f"All of {interval} lies at or below the claimed {at_most:g}.")
+
+
+def _narrower(found: Measured) -> str:
+    """Return what would narrow an interval, in words."""
+    if found.groups is None:
+        return "more worlds would narrow it"
+    return "more records, or fewer of them a world, would narrow it"
 
 
 def _too_little(found: Measured | Unresolved) -> Verdict:
@@ -264,7 +271,7 @@ def difference_verdict(found: Measured | Unresolved, by: float, failed: Sequence
         return Verdict("refuted", f"All of {interval} lies below the claimed {by:g}.")
     if found.low >= by:
         return Verdict("not refuted", f"All of {interval} lies at or above the claimed {by:g}.")
-    return Verdict("inconclusive", f"The claimed {by:g} lies inside {interval}: more worlds would narrow it.")
+    return Verdict("inconclusive", f"The claimed {by:g} lies inside {interval}: {_narrower(found)}.")
 
 
 SEES: dict[str, frozenset[str]] = {

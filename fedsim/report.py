@@ -310,7 +310,7 @@ def number(value: float | None) -> str:
     """Return a value with three decimals, or with three significant digits where that says more or it is large."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or abs(value) < 1e-12 else f"{value:.3g}"
 
 
 def shown(found: Quantity | Claim, name: Literal["estimate", "high"]) -> str:
@@ -490,6 +490,10 @@ def contrast(findings: Sequence[Finding], most: int = 6) -> str | None:
     return f"Same models, same questions ({audit}). {found} {moral}"
 
 
+DEALING = frozenset({"property", "labels", "client_property", "batches"})
+"""Games whose worlds train on a part of the candidates that the game draws."""
+
+
 def setting(record: Results) -> list[tuple[str, str]]:
     """Return what was simulated as pairs of a name and a sentence."""
     effective, data = record.scenario.effective, record.provenance.data
@@ -497,6 +501,9 @@ def setting(record: Results) -> list[tuple[str, str]]:
     local, strategy = federation["local"], federation["strategy"]
     sizes = sorted({client.candidates for client in record.federation.clients})
     spread = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
+    names = {game["name"] for audit in effective["audits"] if isinstance(game := audit["game"], dict)}
+    dealt = "; audits of a property or of labels deal each world a part of them" if names & DEALING else ""
+    shared = any(finding.groups is not None or finding.caveat is not None for finding in record.findings)
     hidden = f", hidden layers {', '.join(map(str, model['hidden']))}" if model["name"] == "mlp" else ""
     access = {
         "black_box": f"answers to queries ({release['output']})",
@@ -511,7 +518,7 @@ def setting(record: Results) -> list[tuple[str, str]]:
         (
             "Clients",
             f"{len(record.federation.clients)} ({effective['data']['partition']['scheme']} partition), "
-            f"{spread} candidate records each",
+            f"{spread} candidate records each{dealt}",
         ),
         ("Model", f"{model['name']}{hidden}; {record.federation.parameters:,} parameters"),
         (
@@ -532,7 +539,11 @@ def setting(record: Results) -> list[tuple[str, str]]:
         ),
         ("Released", access[release["access"]]),
         *((f"Setup {setup['name']}", changes) for setup in effective["setups"] if (changes := _changes(setup))),
-        ("Worlds", f"{record.federation.worlds} independent federations, each with its own coins and initial model"),
+        (
+            "Worlds",
+            f"{record.federation.worlds} {'' if shared else 'independent '}federations, each with its own coins and "
+            f"initial model{'; some share records, and those of a block count as one' if shared else ''}",
+        ),
     ]
 
 

@@ -563,7 +563,7 @@ class Evidence:
     members: NDArray[np.bool_]
     asked: NDArray[np.bool_]
     quantity: NDArray[np.float64] | None = None  # the true quantity, for attacks that estimate one
-    groups: NDArray[np.int64] | None = None  # [worlds], also of the null control; one number: they share records
+    groups: NDArray[np.int64] | None = None  # [worlds]; one number: they share records
     null_scores: NDArray[np.float64] | None = None
     null_members: NDArray[np.bool_] | None = None
     null_asked: NDArray[np.bool_] | None = None
