@@ -286,7 +286,8 @@ def _of_groups(found: Measured | Unresolved, rows: Ints, world: Ints) -> Measure
     worlds, groups = np.unique(rows).size, np.unique(world).size
     if isinstance(found, Unresolved) or groups == worlds:
         return found
-    method = f"{found.method}; {worlds} worlds in {groups} groups that share no records, each taken as one"
+    apart = f"{worlds} worlds in {groups} groups that share none of the records asked about"
+    method = f"{found.method}; {apart}, each taken as one"
     return replace(found, worlds=int(worlds), groups=int(groups), method=method)
 
 

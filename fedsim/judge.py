@@ -15,6 +15,7 @@ from fedsim.apps import measured_rounds
 from fedsim.attack import Attack, Bools, score
 from fedsim.audit import Bound
 from fedsim.claims import (
+    Status,
     Verdict,
     bonferroni,
     deciding,
@@ -193,6 +194,7 @@ def _finding(shared: Questioned, attack: Attack) -> Scored:
         equations=_equations(shared, attack),
         groups=groups_of(main, mask),
         caveat=main.caveat,
+        facts=dict(main.facts),
     )
     if isinstance(found, str):
         return Scored(unseen, None, None)
@@ -375,7 +377,7 @@ def _controls(
         # 0 and 1 have a narrower interval than scores that rank as well: who ranks perfectly has not failed
         if not found_leak(perfect) or (isinstance(perfect, Measured) and known_leak.estimate >= perfect.estimate):
             known_leak = Unresolved("The planted worlds are too few to tell even a perfect attack from chance.")
-    facts = "".join(f"; {name.replace('_', ' ')} {value:.3f}" for name, value in main.facts.items())
+    facts = "".join(f"; {name.replace('_', ' ')}: {value:.4g}" for name, value in main.facts.items())
     return {
         "null": _control("null", no_leak, CONFIDENCE, covers_chance(no_leak)),
         "planted": _control("planted", known_leak, LEVEL, found_leak(known_leak)),
@@ -474,7 +476,7 @@ def claims(
     setups: what each setup came to. Nobody is cleared by a training most of whose rounds were given up.
     """
 
-    def judge(statement: Claim, confidence: float) -> results.Claim:
+    def judge(statement: Claim, confidence: float) -> _Decided:
         match statement:
             case MetricClaim():
                 return _metric_claim(statement, scored, confidence)
@@ -482,22 +484,36 @@ def claims(
                 return _difference_claim(statement, scored, confidence)
             case EpsilonClaim():
                 specimen = _specimen(setups.get(statement.setup))
-                return _epsilon_claim(statement, bounds, accounted(statement), confidence, specimen)
+                return _Decided(_epsilon_claim(statement, bounds, accounted(statement), confidence, specimen), ())
 
     judges = [partial(judge, statement) for statement in statements]
     found = holm(judges, [statement.confidence for statement in statements])
-    judged = [dataclasses.replace(claim, confidence=confidence) for claim, confidence in found]
-    return [_with_caveat(_trained(claim, _trainings(claim, scored, setups)), scored) for claim in judged]
+    judged = []
+    for decided, confidence in found:
+        claim = dataclasses.replace(decided.claim, confidence=confidence)
+        judged.append(_with_caveat(_trained(claim, _trainings(claim, scored, setups)), decided.by))
+    return judged
 
 
-def _with_caveat(claim: results.Claim, scored: Sequence[Scored]) -> results.Claim:
+class _Decided(NamedTuple):
+    """A claim with its verdict, and the findings whose intervals decided it."""
+
+    claim: results.Claim
+    by: tuple[results.Finding, ...]
+
+    @property
+    def status(self) -> Status:
+        return self.claim.status
+
+
+def _with_caveat(claim: results.Claim, findings: Sequence[results.Finding]) -> results.Claim:
     """Return a claim whose reason says what the intervals it rests on do not cover, or how few worlds differ in their
     records.
     """
     said = [
         each.caveat
         or f"The {each.worlds} worlds draw from {each.groups} blocks of records; those of a block count as one."
-        for each in _concerned(claim.claim, scored)
+        for each in findings
         if each.caveat is not None or each.groups is not None
     ]
     return dataclasses.replace(claim, reason=" ".join((claim.reason, *dict.fromkeys(said))))
@@ -536,7 +552,7 @@ def _specimen(setup: results.SetupFound | None) -> str | None:
     return next((str(part["specimen"]) for part in parts if part and part.get("specimen")), None)
 
 
-def _metric_claim(statement: MetricClaim, scored: Sequence[Scored], confidence: float) -> results.Claim:
+def _metric_claim(statement: MetricClaim, scored: Sequence[Scored], confidence: float) -> _Decided:
     """Return the verdict from the findings of the claim's audit; of several attacks the one that decides it speaks."""
     metric = parse_metric(statement.metric)
     concerned = _of(scored, statement.audit, statement.attack)
@@ -556,10 +572,11 @@ def _metric_claim(statement: MetricClaim, scored: Sequence[Scored], confidence: 
     speaker = f"{concerned[place].finding.attack}: " if statement.attack == "any" else ""
     final = Verdict(verdicts[place].status, speaker + verdicts[place].reason)
     stated = results.ClaimStated(**statement.model_dump())
-    return _judged(stated, f"{statement.audit}: {_sentence(statement)}", final, measured[place])
+    claim = _judged(stated, f"{statement.audit}: {_sentence(statement)}", final, measured[place])
+    return _Decided(claim, (concerned[place].finding,))
 
 
-def _difference_claim(statement: DifferenceClaim, scored: Sequence[Scored], confidence: float) -> results.Claim:
+def _difference_claim(statement: DifferenceClaim, scored: Sequence[Scored], confidence: float) -> _Decided:
     """Return the verdict on a difference. Where the attack said to do worse sees nothing at all, its scores could only
     be guesses, so its value is that of chance and costs no confidence.
     """
@@ -578,7 +595,8 @@ def _difference_claim(statement: DifferenceClaim, scored: Sequence[Scored], conf
         blind = f"In {statement.audit} the attack sees nothing to compute with, so it counts as guessing"
         final = Verdict(final.status, f"{blind} ({metric.chance:g} exactly). {final.reason}")
     stated = results.DifferenceStated(**statement.model_dump())
-    return _judged(stated, f"{statement.audit}: {_difference_sentence(statement)}", final, found)
+    claim = _judged(stated, f"{statement.audit}: {_difference_sentence(statement)}", final, found)
+    return _Decided(claim, (more.finding,) if hidden else (less.finding, more.finding))
 
 
 def _minus(above: Found, below: Found) -> Found:

@@ -23,15 +23,17 @@ from fedsim.lockstep import batched, run_together
 from fedsim.prepare import Attacks, Prepared, PreparedAudit, Trial, prepare
 from fedsim.processes import MEMORY
 from fedsim.randomness import generator
+from fedsim.scenario import PropertyGame
 from fedsim.scenario_file import Loaded
 from fedsim.threads import pinned
-from fedsim.views import ClientAsk, DistinguishAsk, Floats, RecordAsk
+from fedsim.views import ClientAsk, DistinguishAsk, Floats, PropertyAsk, RecordAsk
 from fedsim.world import Exam, asked, asked_from, groups_of
 
 START_SECONDS = 4.0  # worker processes import torch and Flower
 FIGURE_SECONDS = 0.3
 FINDING_SECONDS = 0.1  # intervals of its metrics, slices and controls
 PROCESS_BYTES = 450 * 2**20  # a process with torch and Flower loaded
+SHARE_MOVED = 0.005  # by which a share may miss what was asked for without a note
 
 
 @dataclass(frozen=True)
@@ -221,10 +223,15 @@ def _resolution(prepared: Prepared) -> tuple[str, ...]:
         for each in trial.audits:
             mask = asked(trial.main, each.vantage.clients)
             without = int((mask & ~trial.main.members).sum())
+            smallest = 10 / max(without, 1)
+            quoted = (
+                f"a true-positive rate can be quoted down to a false-positive rate of {smallest:.2g}"
+                if smallest < 1
+                else "no true-positive rate can be quoted (more than 10 non-member answers are needed)"
+            )
             lines.append(
                 f"{each.audit.name}: {int(mask.sum()) - without} member and {without} non-member answers over "
-                f"{_worlds(trial.main, mask)}; a true-positive rate can be quoted down to a false-positive rate "
-                f"of {10 / max(without, 1):.2g}"
+                f"{_worlds(trial.main, mask)}; {quoted}"
             )
     return tuple(lines)
 
@@ -272,4 +279,20 @@ def _notes(prepared: Prepared) -> tuple[str, ...]:
     for trial in prepared.trials:
         if trial.main.caveat is not None:
             notes.append(f"{', '.join(each.audit.name for each in trial.audits)}: {trial.main.caveat.rstrip('.')}")
+        notes.extend(_moved(trial))
     return (*notes, *pool.notes)
+
+
+def _moved(trial: Trial) -> list[str]:
+    """Say which shares of a property whole records cannot make, for each audit."""
+    notes, ask = [], trial.main.ask
+    for each in trial.audits:
+        game = each.audit.game
+        if isinstance(game, PropertyGame) and isinstance(ask, PropertyAsk):
+            pairs = zip(game.shares, ask.shares, strict=True)
+            moved = [f"{real:.4g} in place of {wanted:g}" for wanted, real in pairs if abs(real - wanted) > SHARE_MOVED]
+            if moved:
+                notes.append(
+                    f"{each.audit.name}: of {trial.main.facts['records']:.0f} records the share is {', '.join(moved)}"
+                )
+    return notes

@@ -344,7 +344,9 @@ def headline(claims: Sequence[Claim], findings: Sequence[Finding]) -> str:
 def coins(record: Results) -> list[str]:
     """Return a paragraph for each game that was played: what the coins decided, and what the attacker is asked."""
     effective, worlds = record.scenario.effective, record.federation.worlds
-    return list(dict.fromkeys(_secret(audit["game"], effective, worlds) for audit in effective["audits"]))
+    facts = {each.audit: each.facts for each in record.findings}
+    told = (_secret(audit["game"], effective, worlds, facts.get(audit["name"], {})) for audit in effective["audits"])
+    return list(dict.fromkeys(told))
 
 
 def scale(findings: Sequence[Finding]) -> str:
@@ -366,8 +368,8 @@ def scale(findings: Sequence[Finding]) -> str:
     )
 
 
-def _secret(game: str | Json, effective: Json, worlds: int) -> str:
-    """What the coins decided, in one or two sentences."""
+def _secret(game: str | Json, effective: Json, worlds: int, facts: Mapping[str, float]) -> str:
+    """What the coins decided, in one or two sentences; facts: of the findings."""
     if game == "source":
         candidates, clients = effective["data"]["candidates"], effective["data"]["clients"]
         return (
@@ -411,7 +413,7 @@ def _secret(game: str | Json, effective: Json, worlds: int) -> str:
             "protects nobody worse than canaries, so what is found about them says how good it can be at best."
         )
     if game["name"] == "property":
-        return _property_secret(game, effective, worlds)
+        return _property_secret(game, effective, worlds, facts)
     if game["name"] in ("client_property", "batches"):
         what = _is(game["column"], game["value"])
         who = "client, the same from the first round to the last," if game["name"] == "client_property" else "round"
@@ -438,12 +440,16 @@ def _is(column: str, value: str | bool | Json) -> str:
     return f"“{column}” = “{str(value).lower() if isinstance(value, bool) else value}”"
 
 
-def _property_secret(game: Json, effective: Json, worlds: int) -> str:
+def _property_secret(game: Json, effective: Json, worlds: int, facts: Mapping[str, float]) -> str:
     """What the coins decided of a property, and what privacy of records and clients has to do with it."""
     parts = game["where"] or {game["column"]: game["value"]}
     named = " and ".join(_is(column, value) for column, value in parts.items())
-    whose = "the training records" if game["client"] is None else f"the records of client {game['client']}"
-    shares = [percent(share) for share in game["shares"]]
+    count = f"{facts['records']:.0f} " if "records" in facts else ""
+    noun = "training records" if game["client"] is None else f"records of client {game['client']}"
+    whose = f"the {count}{noun}"
+    # Of whole records, what a share comes to is seldom exactly what was asked for.
+    real = [facts.get(f"share {place}", share) for place, share in enumerate(game["shares"], start=1)]
+    shares = [f"{100 * share:.4g} %" for share in real]
     if len(shares) > 2:
         secret = f"{', '.join(shares[:-1])} or {shares[-1]}"
         asked = (

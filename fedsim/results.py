@@ -319,6 +319,7 @@ class Finding:
     equations: Equations | None = None  # null: it solves none, or never got as far
     groups: int | None = None  # of worlds, each taken as one because its worlds share records; null: no two worlds do
     caveat: str | None = None  # what its intervals do not cover, beside what none of them does
+    facts: dict[str, float] = field(default_factory=dict)  # of its worlds, such as the shares that they really have
 
     def __post_init__(self) -> None:
         """Refuse a finding that is silent about why it has no numbers."""

@@ -65,8 +65,8 @@ MAY_IMPORT: dict[str, str] = {
     # A run, and what it found.
     "fedsim.prepare": "accounting actors apps attack data defences errors games job models monitor randomness scenario "
     "scenario_file views world",
-    "fedsim.plan": "apps attack data engine epsilon errors job lockstep prepare processes randomness scenario_file "
-    "threads views world",
+    "fedsim.plan": "apps attack data engine epsilon errors job lockstep prepare processes randomness scenario "
+    "scenario_file threads views world",
     "fedsim.results": "errors intervals metrics scenario",
     "fedsim.epsilon": "accounting audit claims intervals metrics prepare randomness results scenario transcript views",
     "fedsim.judge": "accounting apps attack audit claims controls epsilon errors intervals job metrics monitor prepare "

@@ -1,7 +1,7 @@
 """How secrets are drawn: exchangeable, independent, equal in everything but the secret."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -9,7 +9,16 @@ from scipy.stats import binomtest, chisquare
 
 from fedsim.errors import ScenarioError
 from fedsim.games import draw
-from fedsim.scenario import ClientGame, DistinguishGame, LabelGame, PropertyGame
+from fedsim.scenario import (
+    BatchGame,
+    CanaryGame,
+    ClientGame,
+    ClientPropertyGame,
+    DistinguishGame,
+    Game,
+    LabelGame,
+    PropertyGame,
+)
 from fedsim.views import ClientAsk, DistinguishAsk, LabelAsk, PropertyAsk, RecordAsk, SourceAsk
 from fedsim.world import Draw, Exam, asked, asked_from
 from tests import worlds
@@ -443,3 +452,46 @@ def test_planted_worlds_keep_secure_aggregation_with_fine_steps() -> None:
         secure = drawn.worlds[int(index)].federation.secure_aggregation
         assert secure is not None
         assert (secure.protocol, secure.quantisation.bits) == ("ideal", 24)
+
+
+DIABETES = {"source": "diabetes", "clients": 4, "candidates": 180, "population": 100, "test": 40}
+GAMES: dict[str, Game] = {
+    "record": "record",
+    "source": "source",
+    "property": PropertyGame(name="property", column="sex", value="1", records=24),
+    "property of a client": PropertyGame(name="property", column="sex", value="1", records=12, client=1),
+    "labels": LabelGame(name="labels", client=0),
+    "labels of all": LabelGame(name="labels", client="all", records=10),
+    "canaries": CanaryGame(name="canaries", count=8),
+    "canary records": CanaryGame(name="canaries", unit="record", count=8),
+    "client": ClientGame(name="client"),
+    "distinguish": DistinguishGame(name="distinguish"),
+    "client_property": ClientPropertyGame(name="client_property", column="sex", value="1", records=10),
+    "batches": BatchGame(name="batches", column="sex", value="1", records=8),
+}
+
+
+def test_every_game_is_among_these() -> None:
+    named = {game if isinstance(game, str) else game.name for game in GAMES.values()}
+    every = {get_args(part)[1].tag for part in get_args(get_args(Game)[0])}
+    assert named == every
+
+
+@pytest.mark.parametrize("name", list(GAMES))
+def test_planted_worlds_have_no_noise_and_nobody_drops_out(name: str) -> None:
+    """A leak that noise hides says nothing of the attack that does not find it."""
+    noisy = {"privacy": {"name": "record", "noise_multiplier": 4.0}, "drop_out": {"update": 0.4}}
+    chosen = worlds.scenario(data=DIABETES, federation=noisy, worlds=6)
+    drawn = draw(chosen, worlds.pool(chosen), GAMES[name], frozenset())
+    places = {exam.kind: [drawn.worlds[int(w)].federation for w in exam.worlds] for exam in drawn.exams}
+    assert set(places) >= {"main", "planted"}
+    assert all(each == chosen.federation for each in places["main"])
+    for each in places["planted"]:
+        assert each.privacy is None or each.privacy.noise_multiplier == 0
+        assert not any(each.drop_out.model_dump().values())
+    if name.startswith(("property", "labels")):
+        assert {each.rounds for each in places["planted"]} == {chosen.federation.rounds}
+    if name.startswith("property"):
+        planted = _exam(drawn, "planted")
+        assert not planted.targets.all()
+        assert len({repr(each) for each in places["planted"]}) == 1, "the attacker's own worlds are made alike"

@@ -409,7 +409,7 @@ def test_groups_of_one_world_change_nothing_and_others_say_how_many_there_are(se
         assert isinstance(other, Measured)
         np.testing.assert_allclose([one.low, one.high], [other.low, other.high], rtol=1e-9)
         assert one.worlds == 30
-        assert "30 worlds in 6 groups that share no records" in one.method
+        assert "30 worlds in 6 groups that share none of the records asked about, each taken as one" in one.method
     assert "share records, got 1" in str(measure(AUC, scores, members, asked, groups=np.zeros(30, dtype=np.int64)))
     with pytest.raises(ValueError, match=r"one number a world, got \(29,\) for 30 worlds"):
         measure(AUC, scores, members, asked, groups=groups[1:])

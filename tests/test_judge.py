@@ -149,6 +149,19 @@ def test_a_claim_says_what_the_intervals_it_rests_on_do_not_cover() -> None:
     assert "Old" not in _judge(statement.model_copy(update={"audit": "hidden"}), open_, hidden).reason
 
 
+def test_a_claim_speaks_of_the_worlds_of_the_attack_that_decided_it_alone() -> None:
+    weak, strong = _scored("open", 0.0, groups=np.arange(16) // 2), _scored("open", 2.0, groups=np.arange(16) // 3)
+    strong.finding.attack = "lira"  # type: ignore[misc]
+    found = _judge(MetricClaim(audit="open", metric="auc", at_most=0.6), weak, strong)
+    assert found.status == "refuted"
+    assert "lira: " in found.reason
+    assert found.reason.count("draw from") == 1
+    assert "draw from 6 blocks" in found.reason
+    about_loss = MetricClaim(audit="open", attack="loss", metric="auc", at_most=0.9)
+    assert "draw from 8 blocks" in _judge(about_loss, weak, strong).reason
+    assert "draw from 6 blocks" not in _judge(about_loss, weak, strong).reason
+
+
 LESS = DifferenceClaim(audit="hidden", attack="loss", lower_than="open", by=0.2)
 
 

@@ -15,8 +15,9 @@ from fedsim.data import Pool, status
 from fedsim.errors import ScenarioError
 from fedsim.games import draw, title
 from fedsim.games.holders import Supply, Wanted, blocks, needed
+from fedsim.games.property import _number
 from fedsim.prepare import prepare
-from fedsim.scenario import PropertyGame, Scenario
+from fedsim.scenario import BatchGame, ClientPropertyGame, PropertyGame, Scenario
 from fedsim.scenario_file import Loaded
 from fedsim.views import PropertyAsk, parse_vantage
 from fedsim.world import Draw, Exam, blind_to_models
@@ -166,6 +167,43 @@ def test_different_games_have_different_titles() -> None:
     where = {"column": None, "value": None, "where": {"sex": "1", "age": "59"}}
     games = [_game(), _game(client=1), _game(shares=(0.5, 0.3)), _game(shares=(0.1, 0.2, 0.5)), _game(**where)]
     assert len({title(game) for game in games}) == len(games)
+
+
+def test_shares_that_differ_in_their_last_digit_have_different_titles() -> None:
+    near = 0.1 + 0.2  # 0.30000000000000004
+    sex: dict[str, Any] = {"column": "sex", "value": "1"}
+    for each, other in (
+        (_game(shares=(0.5, 0.3)), _game(shares=(0.5, near))),
+        (
+            ClientPropertyGame(name="client_property", share=0.3, **sex),
+            ClientPropertyGame(name="client_property", share=near, **sex),
+        ),
+        (BatchGame(name="batches", share=0.3, **sex), BatchGame(name="batches", share=near, **sex)),
+    ):
+        assert title(each) != title(other)
+    assert title(_game(shares=(0, 1))) == "property:sex=1:0:1:24"
+
+
+def test_a_sub_group_is_the_same_in_whatever_order_it_is_named() -> None:
+    wheres = {"sex": "1", "age": "59"}, {"age": "59", "sex": "1"}
+    first, second = (title(_game(column=None, value=None, where=where)) for where in wheres)
+    assert first == second
+
+
+@pytest.mark.parametrize(("share", "size", "expected"), [(0.999, 60, 59), (1, 60, 60), (0.001, 60, 1), (0, 60, 0)])
+def test_all_but_a_few_are_not_all(share: float, size: int, expected: int) -> None:
+    assert _number(share, size) == expected
+
+
+def test_whole_records_are_counted_and_the_shares_that_they_make_are_said() -> None:
+    _, pool, drawn = _drawn(_game(shares=(0.999, 0.5), records=37))
+    has = pool.columns["sex"].astype(str) == "1"
+    main = drawn.exams[0]
+    counts = {int(has[np.concatenate(drawn.worlds[place].rows)].sum()) for place in main.worlds}
+    assert counts == {36, 18}
+    facts = dict(main.facts)
+    del facts["property_label_correlation"]
+    assert facts == {"records": 37, "share 1": 36 / 37, "share 2": 18 / 37}
 
 
 DIGITS = {"source": "digits", "clients": 3, "candidates": 300, "population": 200, "test": 40}

@@ -859,3 +859,10 @@ def test_where_noise_protects_records_the_report_says_that_a_property_is_none(tm
     assert never_meant not in coins(run(tmp_path / "plain", "property"))[0]
     noisy = {"privacy": {"name": "record", "noise_multiplier": 1.0}}
     assert never_meant in coins(run(tmp_path / "noisy", "property", federation=noisy))[0]
+
+
+def test_the_shares_told_are_those_that_the_worlds_have(tmp_path: Path) -> None:
+    record = run(tmp_path, "property")
+    facts = {"records": 37.0, "share 1": 18 / 37, "share 2": 7 / 37}
+    told = coins(replace(record, findings=tuple(replace(each, facts=facts) for each in record.findings)))[0]
+    assert "which share of the 37 training records have “sex” = “Female”: 48.65 % (no) or 18.92 % (yes)." in told

@@ -252,8 +252,8 @@ def test_a_grid_of_shares_of_one_client_is_estimated_and_claimed_about(tmp_path:
     assert "1000 records" in record.claims[0].sentence
     page = write_report(tmp_path / "run").read_text()
     assert "Records leaked" in page
-    assert "20 %, 50 % or 70 %" in page
-    assert "the records of client 1" in page
+    assert "20.83 %, 50 % or 70.83 %" in page, "5, 12 and 17 of 24 records"
+    assert "the 24 records of client 1" in page
 
 
 def test_a_diverging_model_fails_the_run_and_leaves_no_run_folder(tmp_path: Path) -> None:

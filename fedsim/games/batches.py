@@ -24,7 +24,7 @@ from fedsim.games.holders import (
     with_property,
 )
 from fedsim.randomness import generator
-from fedsim.scenario import BatchGame, Scenario, property_words
+from fedsim.scenario import BatchGame, Scenario, property_words, shortest
 from fedsim.views import BatchAsk
 from fedsim.world import Bools, Draw, Exam, Kind, Rows, World, cohort, rows_in
 
@@ -59,7 +59,7 @@ class Batches(NamedTuple):
 
 def title(game: BatchGame) -> str:
     """Return the short name of a batches game, unique among different ones."""
-    return f"batches:{game.client}:{property_words(game.column, game.value)}:{game.share:g}:{game.records}"
+    return f"batches:{game.client}:{property_words(game.column, game.value)}:{shortest(game.share)}:{game.records}"
 
 
 def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:

@@ -24,7 +24,7 @@ from fedsim.games.holders import (
     with_property,
 )
 from fedsim.randomness import generator
-from fedsim.scenario import ClientPropertyGame, Scenario, property_words
+from fedsim.scenario import ClientPropertyGame, Scenario, property_words, shortest
 from fedsim.views import ClientPropertyAsk
 from fedsim.world import Bools, Draw, Exam, Kind, Rows, World
 
@@ -61,7 +61,7 @@ class Properties(NamedTuple):
 
 def title(game: ClientPropertyGame) -> str:
     """Return the short name of a client_property game, unique among different ones."""
-    return f"client_property:{property_words(game.column, game.value)}:{game.share:g}:{game.records}"
+    return f"client_property:{property_words(game.column, game.value)}:{shortest(game.share)}:{game.records}"
 
 
 def holders(scenario: Scenario, pool: Pool, game: ClientPropertyGame, planted: Rows) -> Properties:

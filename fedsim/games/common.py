@@ -56,14 +56,15 @@ def world_of(scenario: Scenario, name: str, rows: list[Rows]) -> World:
     return World(name, tuple(rows), scenario.model, scenario.federation)
 
 
-def bare_world(scenario: Scenario, name: str, rows: list[Rows]) -> World:
-    """Return a world that trains as the scenario says, without noise or drop-outs."""
+def bare_world(scenario: Scenario, name: str, rows: list[Rows], rounds: int | None = None) -> World:
+    """Return a world that trains as the scenario says, without noise or drop-outs; rounds: as planted worlds have."""
     own = scenario.federation
     federation = Federation(
-        rounds=scenario.controls.planted_rounds,
+        rounds=rounds or scenario.controls.planted_rounds,
         strategy=Plugin(name="fedavg"),
         local=own.local,
         clients_per_round=own.clients_per_round,
+        evaluate_clients=own.evaluate_clients,
         secure_aggregation=_fine(own.secure_aggregation),
     )
     return World(name, tuple(rows), scenario.model, federation)

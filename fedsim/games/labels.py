@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.games.common import everyone_else, flips, records_of, world_of
+from fedsim.games.common import bare_world, everyone_else, flips, records_of, world_of
 from fedsim.randomness import generator
 from fedsim.scenario import LabelGame, Scenario
 from fedsim.views import LabelAsk
@@ -101,9 +101,12 @@ def draw(scenario: Scenario, pool: Pool, game: LabelGame) -> Draw:
 
     def played(kind: Kind) -> Exam:
         first, mine = len(worlds), [each for each in held if each.kind == kind]
-        worlds.extend(
-            world_of(scenario, f"{title(game)}-{kind}-{w:04d}", list(each.rows)) for w, each in enumerate(mine)
-        )
+        for w, each in enumerate(mine):
+            name, rows = f"{title(game)}-{kind}-{w:04d}", list(each.rows)
+            if kind == "planted":
+                worlds.append(bare_world(scenario, name, rows, scenario.federation.rounds))
+            else:
+                worlds.append(world_of(scenario, name, rows))
         counts = np.stack([each.counts for each in mine])
         return exam(kind, np.arange(first, len(worlds)), counts > 0, counts.astype(np.float64))
 

@@ -8,7 +8,7 @@ import numpy as np
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.games.common import by_owner, records_of, world_of
+from fedsim.games.common import bare_world, by_owner, records_of, world_of
 from fedsim.games.holders import (
     ENOUGH_BLOCKS,
     SMALLEST_SET,
@@ -25,7 +25,7 @@ from fedsim.games.holders import (
     with_properties,
 )
 from fedsim.randomness import generator
-from fedsim.scenario import PropertyGame, Scenario, property_words
+from fedsim.scenario import PropertyGame, Scenario, property_words, shortest
 from fedsim.views import PropertyAsk
 from fedsim.world import Bools, Draw, Exam, Kind, Rows, World
 
@@ -50,7 +50,7 @@ class Population(NamedTuple):
 class Populations(NamedTuple):
     """All the worlds of a property game, exam by exam, the shares as whole records make them, the public samples of the
     first and of the last of these, how strongly property and label hang together, the public records with the property,
-    and what intervals over these worlds do not cover.
+    what intervals over these worlds do not cover, and the records of a world, or of the client asked about.
     """
 
     worlds: tuple[Population, ...]
@@ -60,11 +60,12 @@ class Populations(NamedTuple):
     correlation: float
     holders: Rows
     caveat: str | None
+    size: int
 
 
 def title(game: PropertyGame) -> str:
     """Return the short name of a property game, unique among different ones."""
-    records, shares = game.records, ":".join(f"{share:g}" for share in game.shares)
+    records, shares = game.records, ":".join(map(shortest, game.shares))
     return f"property:{_named(game)}:{shares}:{records}" + (f":client {game.client}" if game.client is not None else "")
 
 
@@ -160,7 +161,7 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
         exam("planted", [end / size for end in ends], ends, whole_halves[:1])
     related = correlation(has[private], pool.y[private])
     caveat = same_records(parts, size, scenario.worlds)
-    return Populations(tuple(worlds), shares, no, yes, related, pool.population[has[pool.population]], caveat)
+    return Populations(tuple(worlds), shares, no, yes, related, pool.population[has[pool.population]], caveat, size)
 
 
 def _size(scenario: Scenario, pool: Pool, game: PropertyGame, most: int, parts: Callable[[int], int]) -> int:
@@ -177,8 +178,8 @@ def _size(scenario: Scenario, pool: Pool, game: PropertyGame, most: int, parts: 
 
 
 def _named(game: PropertyGame) -> str:
-    """Return the property in words, such as sex=Female & race=Black."""
-    return " & ".join(property_words(column, value) for column, value in game.parts.items())
+    """Return the property in words, such as race=Black & sex=Female, in whatever order the parts were given."""
+    return " & ".join(property_words(column, value) for column, value in sorted(game.parts.items()))
 
 
 def _holders(pool: Pool, game: PropertyGame) -> Bools:
@@ -187,8 +188,8 @@ def _holders(pool: Pool, game: PropertyGame) -> Bools:
 
 
 def _number(share: float, size: int) -> int:
-    """Return how many of `size` records a share is: of a share above 0 at least one."""
-    return max(round(share * size), int(share > 0))
+    """Return how many of `size` records a share is: above 0 at least one, and below 1 not all."""
+    return max(min(round(share * size), size - int(share < 1)), int(share > 0))
 
 
 def _counts(game: PropertyGame, size: int) -> list[int]:
@@ -333,13 +334,18 @@ def draw(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
     drawn = populations(scenario, pool, game)
     no, yes, holders = (records_of(pool, rows) for rows in (drawn.no, drawn.yes, drawn.holders))
     ask = PropertyAsk(no, yes, drawn.shares, game.client, holders=holders)
+    named_shares = {f"share {place}": share for place, share in enumerate(drawn.shares, start=1)}
+    facts = {"property_label_correlation": drawn.correlation, "records": float(drawn.size), **named_shares}
     worlds: list[World] = []
     exams: list[Exam] = []
     for kind in dict.fromkeys(each.kind for each in drawn.worlds):
         first, mine = len(worlds), [each for each in drawn.worlds if each.kind == kind]
         for w, each in enumerate(mine):
-            rows = by_owner(each.rows, each.owner, pool.clients)
-            worlds.append(world_of(scenario, f"{title(game)}-{kind}-{w:04d}", rows))
+            name, rows = f"{title(game)}-{kind}-{w:04d}", by_owner(each.rows, each.owner, pool.clients)
+            if kind == "planted":  # the attacker's own worlds too: references must be made as the victims are
+                worlds.append(bare_world(scenario, name, rows, scenario.federation.rounds))
+            else:
+                worlds.append(world_of(scenario, name, rows))
         victims = np.array([each.victim for each in mine])
         labels = [
             pool.y[each.rows[each.owner == game.client] if game.client is not None else each.rows] for each in mine
@@ -360,7 +366,7 @@ def draw(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
                 owner=np.array([-1 if game.client is None else game.client]),
                 new_items=True,
                 quantity=np.array([[each.share] for each in mine]) if len(game.shares) > 2 else None,
-                facts={"property_label_correlation": drawn.correlation},
+                facts=facts,
                 # answers of the null control have nothing to do with the records, so its worlds vary one by one
                 groups=None if kind == "null" else np.array([each.group for each in mine]),
                 sizes=np.stack([np.bincount(each.owner, minlength=pool.clients) for each in mine]).astype(np.float64)
