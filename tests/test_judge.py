@@ -130,13 +130,13 @@ def _scored(
 
 def test_worlds_that_share_records_count_as_one_in_a_verdict() -> None:
     statement = MetricClaim(audit="open", attack="loss", metric="auc", at_most=0.9)
-    apart, together = (_judge(statement, _scored("open", 0.7, groups=g)) for g in (None, np.arange(16) // 4))
+    apart, together = (_judge(statement, _scored("open", 0.7, groups=g)) for g in (None, np.arange(16) // 3))
     assert (apart.status, together.status) == ("not refuted", "not refuted")
     assert apart.estimate == together.estimate
     assert together.high is not None
     assert apart.high is not None
     assert together.high > apart.high
-    assert together.reason.endswith("The 16 worlds draw from 4 blocks of records; those of a block count as one.")
+    assert together.reason.endswith("The 16 worlds draw from 6 blocks of records; those of a block count as one.")
     assert "block" not in apart.reason
 
 
