@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 WORLDS, SEEDS, WEIGHT = 3, (4, 5, 6), 0.9
 DATA: dict[str, dict[str, Any]] = {
     "digits": {"source": "digits", "candidates": 1000, "population": 600, "test": 150, "visual": {"name": "rotation"}},
-    "adult": {"source": "adult", "candidates": 4000, "limit": 16000, "population": 4000, "test": 1000},
+    "adult": {"source": "adult", "candidates": 12000, "limit": 32000, "population": 4000, "test": 1000},
 }
 ASKED = {"digits": ("visual", "rotation"), "adult": ("race", "Black")}
 ROUNDS = {"digits": 60, "adult": 40}
