@@ -14,9 +14,7 @@ from fedsim.data import draw_pool, load_dataset
 from fedsim.errors import NotVisible, ScenarioError
 from fedsim.games import draw
 from fedsim.randomness import generator
-from fedsim.run import execute
 from fedsim.scenario import LabelGame, Scenario
-from fedsim.scenario_file import Loaded
 from fedsim.transcript import AGGREGATE, SERVER, Event, client, frozen
 from fedsim.views import Floats, LabelAsk, Public, Records, softmax
 from tests import worlds
@@ -224,17 +222,8 @@ def test_the_pooled_histogram_comes_through_secure_aggregation(tmp_path: Path) -
     the fineness of the numbers and the little that the answers move in the step.
     """
     scenario = label_scenario()
-    outcome = execute(
-        Loaded(scenario, {"name": scenario.name}, Path("test.yaml"), {}),
-        ATTACKS,
-        worlds.RECIPES,
-        out=tmp_path / "run",
-        engine="lockstep",
-        workers=1,
-        progress=lambda _done, _all, _what: None,
-        transcripts=False,
-    )
-    found = {(each.audit, each.attack): each for each in outcome.record.findings}
+    record = worlds.run(scenario, tmp_path / "run")
+    found = {(each.audit, each.attack): each for each in record.findings}
     assert found["sum", "label_unmixing"].status == "not visible"
     for place in (("clear", "label_unmixing"), ("clear", "pooled_unmixing"), ("sum", "pooled_unmixing")):
         assert found[place].metrics["auc"].estimate == 1.0

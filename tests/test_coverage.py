@@ -1,14 +1,11 @@
 """The coverage matrix against real federations: every attack from every vantage."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from attacks import ATTACKS
 from attacks.coverage import VIEWS, matrix
-from fedsim.run import execute
-from fedsim.scenario_file import Loaded
 from tests import worlds
 
 SOURCE = {
@@ -79,17 +76,8 @@ def statuses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         worlds=6,
         controls={"planted_worlds": 0},
     )
-    outcome = execute(
-        Loaded(scenario, {"name": scenario.name}, Path("test.yaml"), {}),
-        ATTACKS,
-        worlds.RECIPES,
-        out=tmp_path_factory.mktemp("runs") / game,
-        engine="lockstep",
-        workers=1,
-        progress=lambda _done, _all, _what: None,
-        transcripts=False,
-    )
-    return {(finding.attack, finding.audit.split("-")[0]): finding.status for finding in outcome.record.findings}
+    record = worlds.run(scenario, tmp_path_factory.mktemp("runs") / game)
+    return {(finding.attack, finding.audit.split("-")[0]): finding.status for finding in record.findings}
 
 
 def test_each_cell_is_what_a_run_shows(statuses: dict[tuple[str, str], str]) -> None:

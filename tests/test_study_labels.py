@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from attacks import ATTACKS
-from fedsim.run import execute
-from fedsim.scenario_file import Loaded
 from tests import worlds
 
 pytestmark = pytest.mark.slow
@@ -34,17 +31,8 @@ def test_noise_compression_and_training_blur_what_one_step_of_an_untrained_netwo
         worlds=16,
         controls={"planted_worlds": 0},
     )
-    outcome = execute(
-        Loaded(scenario, {"name": scenario.name}, Path("study.yaml"), {}),
-        ATTACKS,
-        worlds.RECIPES,
-        out=tmp_path / "run",
-        engine="lockstep",
-        workers=1,
-        progress=lambda _done, _all, _what: None,
-        transcripts=False,
-    )
-    found = {(each.audit, each.attack): each.metrics["mae"] for each in outcome.record.findings}
+    record = worlds.run(scenario, tmp_path / "run")
+    found = {(each.audit, each.attack): each.metrics["mae"] for each in record.findings}
     print({place: error.estimate for place, error in found.items()})
     plain = found["plain", "label_unmixing"].high
     assert plain is not None

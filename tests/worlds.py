@@ -3,16 +3,21 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from attacks import ATTACKS
 from fedsim.apps import Bench, bench, stock
 from fedsim.data import Pool, draw_pool, load_dataset
 from fedsim.games import draw
 from fedsim.job import Job, Probe, Recipes
 from fedsim.randomness import generator
+from fedsim.results import Results
+from fedsim.run import execute
 from fedsim.scenario import Scenario
+from fedsim.scenario_file import Loaded
 from fedsim.transcript import Event, checksums
 from fedsim.views import Vantage
 from fedsim.world import World
@@ -50,6 +55,21 @@ def job(
     stocked = pool(chosen)
     drawn = tuple(worlds) or draw(chosen, stocked, "record", frozenset()).worlds
     return Job(chosen, stock(stocked), drawn, tuple(probes), tuple(vantages), RECIPES)
+
+
+def run(chosen: Scenario, out: Path) -> Results:
+    """Return the record of a scenario that ran in this process, with its run folder at `out`."""
+    outcome = execute(
+        Loaded(chosen, {"name": chosen.name}, Path("test.yaml"), {}),
+        ATTACKS,
+        RECIPES,
+        out=out,
+        engine="lockstep",
+        workers=1,
+        progress=lambda _done, _all, _what: None,
+        transcripts=False,
+    )
+    return outcome.record
 
 
 def setup(chosen: Job) -> Bench:

@@ -7,16 +7,17 @@ import numpy as np
 
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.games.client_property import Practice, planted_practice
-from fedsim.games.common import bare_world, everyone_else, flips, records_of, tally, world_of
+from fedsim.games.common import bare_world, everyone_else, flips, grouped, records_of, tally, world_of
 from fedsim.games.holders import (
     ENOUGH_BLOCKS,
-    Wanted,
+    Practice,
     blocks,
     correlation,
     deal,
-    even_labels,
+    group_of,
+    kinds,
     needed,
+    planted_practice,
     practice,
     same_records,
     split,
@@ -74,16 +75,13 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
     has, private = with_property(pool, game.column, game.value), victim_rows(pool)
     available = supply(pool, has, private)
 
-    def kinds_of(size: int) -> tuple[Wanted, Wanted]:
-        labels = even_labels(pool.y[private], size)
-        return Wanted(labels, 0), Wanted(labels, max(round(game.share * size), 1))
-
     def parts(size: int, batches: int = 1) -> int:
         """Into how many blocks the records can be dealt, each with so many batches of either kind."""
-        return blocks(available, needed(pool.classes, kinds_of(size)).times(batches), scenario.worlds)
+        each = needed(pool.classes, kinds(pool.y[private], game.share, size))
+        return blocks(available, each.times(batches), scenario.worlds)
 
     size = game.records or scenario.federation.local.batch_size
-    no, yes = kinds_of(size)
+    no, yes = kinds(pool.y[private], game.share, size)
     # Different records in each round tell more than the same ones again, but that must not cost too many blocks.
     count = max(min(ENOUGH_BLOCKS, parts(size)), parts(size, scenario.federation.rounds))
     rng = generator(scenario.seed, title(game))
@@ -111,7 +109,7 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
         secret = rng.random(scenario.federation.rounds) < 0.5
         batches = [deal(pool, has, own, [yes if each else no], rng)[0] for each in secret]
         held[game.client] = batches[0]
-        worlds.append(Rounds("main", tuple(held), tuple(batches), secret, w % count if count > 1 else w))
+        worlds.append(Rounds("main", tuple(held), tuple(batches), secret, group_of(w, count)))
     first = pool.y == pool.y[private].min()
     for w in range(scenario.controls.planted_worlds):
         held, own = others(private)
@@ -126,7 +124,7 @@ def rounds(scenario: Scenario, pool: Pool, game: BatchGame) -> Batches:
         worlds.append(Rounds("planted", tuple(held), tuple(batches), secret, w))
     return Batches(
         worlds,
-        Practice(*practice(pool, has, no, yes, rng)),
+        practice(pool, has, no, yes, rng),
         planted_practice(pool, first, size, rng),
         has,
         first,
@@ -163,8 +161,7 @@ def draw(scenario: Scenario, pool: Pool, game: BatchGame) -> Draw:
             new_items=False,
             facts=facts,
             put=np.array([[in_cohort(int(w), t + 1) for t in range(count)] for w in positions]),
-            # answers of the null control have nothing to do with the records, so its worlds vary one by one
-            groups=None if kind == "null" else np.array([drawn.worlds[int(w)].group for w in positions]),
+            groups=grouped(kind, [drawn.worlds[int(w)].group for w in positions]),
             caveat=drawn.caveat,
         )
 

@@ -5,17 +5,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fedsim.data.pool import Pool, victim_rows
-from fedsim.games.common import active_clients, bare_world, everyone_else, flips, records_of, tally, world_of
+from fedsim.games.common import active_clients, bare_world, everyone_else, flips, grouped, records_of, tally, world_of
 from fedsim.games.holders import (
     ENOUGH_BLOCKS,
-    SETS,
+    Practice,
     Supply,
-    Wanted,
     blocks,
     correlation,
     deal,
-    even_labels,
+    group_of,
+    kinds,
     needed,
+    planted_practice,
     practice,
     roomiest,
     same_records,
@@ -38,13 +39,6 @@ class Holders(NamedTuple):
     rows: tuple[Rows, ...]
     secret: Bools
     group: int
-
-
-class Practice(NamedTuple):
-    """Public record sets as a client without the property holds them, and as one with it: places in the population."""
-
-    no: Rows
-    yes: Rows
 
 
 class Properties(NamedTuple):
@@ -75,25 +69,21 @@ def holders(scenario: Scenario, pool: Pool, game: ClientPropertyGame, planted: R
     secrets = rng.random((scenario.worlds, pool.clients)) < 0.5
     available = supply(pool, has, private)
 
-    def kinds_of(size: int) -> tuple[Wanted, Wanted]:
-        labels = even_labels(pool.y[private], size)
-        return Wanted(labels, 0), Wanted(labels, max(round(game.share * size), 1))
-
     def parts(size: int) -> int:
         """Into how many blocks the records can be dealt where a client has so many."""
-        no, yes = (needed(pool.classes, [kind]) for kind in kinds_of(size))
+        no, yes = (needed(pool.classes, [kind]) for kind in kinds(pool.y[private], game.share, size))
         each = [no.times(int((~secret).sum())).plus(yes.times(int(secret.sum()))) for secret in secrets]
         return blocks(available, Supply(*(np.max(side, axis=0) for side in zip(*each, strict=True))), scenario.worlds)
 
     size = game.records or max(len(pool.candidates) // (2 * pool.clients), 2)
     if game.records is None:
         size = roomiest(parts, size, min(ENOUGH_BLOCKS, scenario.worlds)) or size
-    kinds, count = kinds_of(size), parts(size)
+    (no, yes), count = kinds(pool.y[private], game.share, size), parts(size)
     sources = split(pool, has, private, count, rng) if count > 1 else [private]
     worlds = []
     for w, secret in enumerate(secrets):
-        rows = deal(pool, has, sources[w % count], [kinds[int(s)] for s in secret], rng)
-        worlds.append(Holders("main", tuple(rows), secret, w % count if count > 1 else w))
+        rows = deal(pool, has, sources[w % count], [yes if s else no for s in secret], rng)
+        worlds.append(Holders("main", tuple(rows), secret, group_of(w, count)))
     first = pool.y == pool.y[private].min()
     few = max(min(size, int(first[private].sum()) // len(planted), int((~first)[private].sum()) // len(planted)), 1)
     for w in range(scenario.controls.planted_worlds):
@@ -106,21 +96,11 @@ def holders(scenario: Scenario, pool: Pool, game: ClientPropertyGame, planted: R
         worlds.append(Holders("planted", tuple(rows), secret, w))
     return Properties(
         worlds,
-        Practice(*practice(pool, has, kinds[0], kinds[1], rng)),
+        practice(pool, has, no, yes, rng),
         planted_practice(pool, first, few, rng),
         correlation(has[private], pool.y[private]),
         same_records(parts, size, scenario.worlds),
     )
-
-
-def planted_practice(pool: Pool, first: Bools, size: int, rng: np.random.Generator) -> Practice:
-    """Return public record sets of the planted question, with records in common where there are few."""
-    public = first[pool.population]
-    sides = [
-        np.stack([rng.choice(rows if len(rows) else np.arange(len(public)), size) for _ in range(SETS)])
-        for rows in (np.flatnonzero(~public), np.flatnonzero(public))
-    ]
-    return Practice(*sides)
 
 
 def draw(scenario: Scenario, pool: Pool, game: ClientPropertyGame, watchers: frozenset[int]) -> Draw:
@@ -146,8 +126,7 @@ def draw(scenario: Scenario, pool: Pool, game: ClientPropertyGame, watchers: fro
             owner=asked,
             new_items=False,
             facts=facts,
-            # answers of the null control have nothing to do with the records, so its worlds vary one by one
-            groups=None if kind == "null" else np.array([drawn.worlds[int(w)].group for w in positions]),
+            groups=grouped(kind, [drawn.worlds[int(w)].group for w in positions]),
             caveat=drawn.caveat,
         )
 

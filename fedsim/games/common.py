@@ -10,7 +10,7 @@ from fedsim.data.pool import Pool
 from fedsim.randomness import generator
 from fedsim.scenario import Federation, Local, Plugin, Quantisation, Scenario, SecureAggregation
 from fedsim.views import Records
-from fedsim.world import Bools, Rows, World
+from fedsim.world import Bools, Kind, Rows, World
 
 PLANTED_CLIENTS = 4
 SMALLEST_PLANT = 8
@@ -91,6 +91,13 @@ def over_trained(scenario: Scenario, name: str, rows: list[Rows]) -> World:
         secure_aggregation=_fine(scenario.federation.secure_aggregation),
     )
     return World(name, tuple(rows), scenario.model.model_copy(update={"dropout": 0.0}), federation)
+
+
+def grouped(kind: Kind, groups: Sequence[int]) -> Rows | None:
+    """Return which worlds of an exam [w] share records and vary together. Answers of the null control have nothing to
+    do with the records, so its worlds vary one by one: None.
+    """
+    return None if kind == "null" else np.array(groups)
 
 
 def tally(pool: Pool, parts: Sequence[Rows]) -> NDArray[np.float64]:

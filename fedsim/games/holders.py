@@ -131,6 +131,14 @@ def even_labels(labels: Rows, size: int) -> Rows:
     return order[np.arange(size) % len(order)]
 
 
+def kinds(labels: Rows, share: float, size: int) -> tuple[Wanted, Wanted]:
+    """Return record sets of `size` with the mix of these labels: without the property, and with a share of it, which is
+    one record at least.
+    """
+    mix = even_labels(labels, size)
+    return Wanted(mix, 0), Wanted(mix, max(round(share * size), 1))
+
+
 def deal(pool: Pool, has: Bools, source: Rows, sets: list[Wanted], rng: np.random.Generator) -> list[Rows]:
     """Return disjoint sets of rows of `source` as they are wanted, each in random order; ScenarioError where records
     run out.
@@ -154,6 +162,13 @@ def deal(pool: Pool, has: Bools, source: Rows, sets: list[Wanted], rng: np.rando
             dealt.append(stock[holds, label].pop())
     ends = np.cumsum([len(wanted.labels) for wanted in sets])
     return [rng.permutation(part) for part in np.split(np.asarray(dealt, dtype=np.int64), ends[:-1])]
+
+
+class Practice(NamedTuple):
+    """Public record sets as a client without the property holds them, and as one with it: places in the population."""
+
+    no: Rows
+    yes: Rows
 
 
 class Supply(NamedTuple):
@@ -204,6 +219,13 @@ def blocks(available: Supply, need: Supply, worlds: int) -> int:
     return fit if fit >= min(FEWEST_BLOCKS, worlds) else 1
 
 
+def group_of(world: int, count: int) -> int:
+    """Return the number that worlds of one block share: `count` blocks are used in turn, and with a single one every
+    world is its own.
+    """
+    return world % count if count > 1 else world
+
+
 def split(pool: Pool, has: Bools, source: Rows, parts: int, rng: np.random.Generator) -> Rows:
     """Return disjoint blocks of rows of `source` [parts, size], with equally many of each label with the property and
     without; what cannot be dealt evenly is left out.
@@ -243,16 +265,24 @@ def same_records(parts: Callable[[int], int], size: int, worlds: int) -> str | N
     )
 
 
-def practice(pool: Pool, has: Bools, no: Wanted, yes: Wanted, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Return places in the population [SETS, size] of public record sets without and with the property; sets of one
-    kind may have records in common.
-    """
+def practice(pool: Pool, has: Bools, no: Wanted, yes: Wanted, rng: np.random.Generator) -> Practice:
+    """Return SETS public record sets of either kind; those of one kind may have records in common."""
     found = [
         np.stack([deal(pool, has, pool.population, [wanted], rng)[0] for _ in range(SETS)]) for wanted in (no, yes)
     ]
     place = np.zeros(len(pool.y), dtype=np.int64)
     place[pool.population] = np.arange(len(pool.population))
-    return place[found[0]], place[found[1]]
+    return Practice(place[found[0]], place[found[1]])
+
+
+def planted_practice(pool: Pool, first: Bools, size: int, rng: np.random.Generator) -> Practice:
+    """Return public record sets of the planted question, with records in common where there are few."""
+    public = first[pool.population]
+    sides = [
+        np.stack([rng.choice(rows if len(rows) else np.arange(len(public)), size) for _ in range(SETS)])
+        for rows in (np.flatnonzero(~public), np.flatnonzero(public))
+    ]
+    return Practice(*sides)
 
 
 def correlation(has: Bools, labels: Rows) -> float:

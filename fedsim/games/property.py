@@ -8,7 +8,7 @@ import numpy as np
 from fedsim.data.partition import PARTITIONS
 from fedsim.data.pool import Pool, victim_rows
 from fedsim.errors import ScenarioError
-from fedsim.games.common import bare_world, by_owner, records_of, world_of
+from fedsim.games.common import bare_world, by_owner, grouped, records_of, world_of
 from fedsim.games.holders import (
     ENOUGH_BLOCKS,
     SMALLEST_SET,
@@ -17,6 +17,7 @@ from fedsim.games.holders import (
     blocks,
     correlation,
     even_labels,
+    group_of,
     needed,
     roomiest,
     same_records,
@@ -148,7 +149,7 @@ def populations(scenario: Scenario, pool: Pool, game: PropertyGame) -> Populatio
             else:
                 rows, owner = _around(scenario, pool, game.client, has, stock, context, mix[:size], counts[chosen], rng)
             secret = abs(share - shares[-1]) < abs(share - shares[0]) - 1e-9  # 0.2 to 0.4 is not 0.4 to 0.6
-            group = w % len(stocks) if victim and len(stocks) > 1 else w
+            group = group_of(w, len(stocks)) if victim else w
             worlds.append(Population(kind, rows, owner, share, secret, victim, group))
 
     shares = tuple(count / size for count in holders)
@@ -367,8 +368,7 @@ def draw(scenario: Scenario, pool: Pool, game: PropertyGame) -> Draw:
                 new_items=True,
                 quantity=np.array([[each.share] for each in mine]) if len(game.shares) > 2 else None,
                 facts=facts,
-                # answers of the null control have nothing to do with the records, so its worlds vary one by one
-                groups=None if kind == "null" else np.array([each.group for each in mine]),
+                groups=grouped(kind, [each.group for each in mine]),
                 sizes=np.stack([np.bincount(each.owner, minlength=pool.clients) for each in mine]).astype(np.float64)
                 if follows
                 else None,
